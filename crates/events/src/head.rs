@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{batch_hash, batches_root};
 use crate::event::{Template, ValidEvent};
+use crate::genesis::Genesis;
 use crate::hash::Hash;
 use crate::json;
 use crate::limits::{BATCHES_PER_HEAD, REQUESTS_PER_HEAD};
@@ -31,6 +32,8 @@ pub struct Head {
     pub batches: Vec<(u64, u32)>,
     /// The requests in order with what became of each.
     pub outcomes: Vec<(Hash, Outcome)>,
+    /// The genesis, in Head(0) only: a reader who has the group's key and public events needs nothing else.
+    pub genesis: Option<Box<Genesis>>,
 }
 
 /// What became of a request.
@@ -90,6 +93,8 @@ struct Content {
     time: u64,
     roster: Hash,
     batches: Vec<(u64, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    genesis: Option<Box<Genesis>>,
 }
 
 /// Why an event isn't the log event of a head.
@@ -129,6 +134,7 @@ impl Head {
             time: self.time_ms,
             roster: self.roster,
             batches: self.batches.clone(),
+            genesis: self.genesis.clone(),
         })?;
         let mut tags = vec![vec!["height".to_owned(), self.height.to_string()]];
         for (id, outcome) in &self.outcomes {
@@ -169,10 +175,23 @@ impl Head {
             roster: content.roster,
             batches: content.batches,
             outcomes,
+            genesis: content.genesis,
         };
         let same = head.log_event(event.author(), event.kind()).is_ok_and(|template| template.id() == id);
         if !same {
             return Err(HeadError::Shape { id });
+        }
+        let founded = match &head.genesis {
+            None => head.height != 0,
+            Some(genesis) => {
+                head.height == 0
+                    && genesis.group_key == event.author()
+                    && genesis.check().is_ok()
+                    && genesis.cluster().is_ok_and(|cluster| cluster == head.cluster)
+            }
+        };
+        if !founded {
+            return Err(wrong("the genesis stands in Head(0), nowhere else, and hashes to the cluster's id"));
         }
         if head.batches.len() > BATCHES_PER_HEAD || head.outcomes.len() > REQUESTS_PER_HEAD {
             return Err(wrong("more batches or requests than a head may have"));
@@ -228,6 +247,7 @@ mod tests {
                 (ids[1], Outcome::Rejected(Reason::new("guard_false").unwrap())),
                 (ids[2], Outcome::Ok),
             ],
+            genesis: None,
         };
         head.batches_root = head.computed_batches_root().unwrap();
         head

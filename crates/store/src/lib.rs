@@ -9,6 +9,22 @@
 //! * once [`Store::flush`] has returned `Ok`, everything applied before the call survives power loss;
 //! * a failed write or flush is final: the caller stops the process, nothing is retried (PROTOCOL 7).
 
+mod bounds;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(any(feature = "redb", feature = "sled"))]
+mod directory;
+#[cfg(any(feature = "redb", feature = "sled"))]
+mod gate;
+pub mod memory;
+mod prefixed;
+#[cfg(feature = "redb")]
+pub mod redb;
+#[cfg(feature = "sled")]
+pub mod sled;
+
+pub use prefixed::Prefixed;
+
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -137,6 +153,12 @@ pub enum StoreError {
         key: String,
         /// What was expected.
         message: String,
+    },
+    /// An earlier write or flush failed, so nothing this store says can be relied on any more.
+    #[error("{engine}: stopped by an earlier failure; restart the process to read what the disk really holds")]
+    Stopped {
+        /// Which engine.
+        engine: &'static str,
     },
     /// Another process holds this data directory.
     #[error("{path} is in use by another process; stop it first, or give this one its own directory")]
