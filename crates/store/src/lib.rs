@@ -10,8 +10,6 @@
 //! * a failed write or flush is final: the caller stops the process, nothing is retried (PROTOCOL 7).
 
 mod bounds;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 #[cfg(any(feature = "redb", feature = "sled"))]
 mod directory;
 #[cfg(any(feature = "redb", feature = "sled"))]
@@ -155,7 +153,9 @@ pub enum StoreError {
         message: String,
     },
     /// An earlier write or flush failed, so nothing this store says can be relied on any more.
-    #[error("{engine}: stopped by an earlier failure; restart the process to read what the disk really holds")]
+    #[error(
+        "{engine}: stopped by an earlier failure; restart the process to read what the disk really holds"
+    )]
     Stopped {
         /// Which engine.
         engine: &'static str,
