@@ -1,0 +1,18 @@
+# `just check` is the gate: it changes nothing and does what continuous integration does. `just fix` mends what can be mended.
+
+# The read-only gate: the same steps, in the same order, as .ci/run.
+check:
+    .ci/run
+
+# Formats, and applies what clippy can apply by itself.
+fix:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# The tests alone.
+test:
+    cargo test --workspace
+
+# A bet settled by four custodians on this computer, one of them killed on the way.
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
