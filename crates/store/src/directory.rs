@@ -9,16 +9,25 @@ use std::path::Path;
 /// kernel drops the lock, also after `kill -9`.
 const LOCK: &str = "concordat.lock";
 
+/// The right to a directory, given back when dropped.
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would do, were it not that a process being started holds a copy of it until its exec. An
+        // error changes nothing: the lock goes with the process at the latest.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes `dir`, and its parents as far as they are missing, so that they survive power loss; then locks it.
-///
-/// The directory belongs to the caller as long as the file lives.
-pub(crate) fn open(engine: &'static str, dir: &Path) -> Result<File, StoreError> {
+pub(crate) fn open(engine: &'static str, dir: &Path) -> Result<Lock, StoreError> {
     create(dir).map_err(|e| io_error(engine, "creating the data directory", e))?;
     let locking = |e| io_error(engine, "locking the data directory", e);
     let file =
         File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(locking)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(in_use(dir)),
         Err(TryLockError::Error(e)) => Err(locking(e)),
     }

@@ -10,6 +10,8 @@
 //! * a failed write or flush is final: the caller stops the process, nothing is retried (PROTOCOL 7).
 
 mod bounds;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(any(feature = "redb", feature = "sled"))]
 mod directory;
 #[cfg(any(feature = "redb", feature = "sled"))]

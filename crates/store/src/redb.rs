@@ -14,7 +14,6 @@ use redb::{
     Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
     TableDefinition, WriteTransaction,
 };
-use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
@@ -38,7 +37,7 @@ pub struct RedbStore {
     db: Database,
     gate: Gate,
     /// Holds the directory. Dropped after `db`, which still writes when it is closed.
-    _lock: File,
+    _lock: directory::Lock,
 }
 
 impl RedbStore {

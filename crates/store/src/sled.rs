@@ -19,6 +19,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 const ENGINE: &str = "sled";
 
@@ -28,6 +29,12 @@ const DIRECTORY: &str = "concordat.sled";
 /// Bytes of pages kept in memory; the default is 1 GiB, see the same constant of the redb engine.
 const CACHE: u64 = 12 << 20;
 
+/// How sled 0.34.7 says that its file is locked; the kind of the error is `Other`.
+const LOCKED: &str = "could not acquire lock";
+
+/// How long sled's threads may hold the file of a dropped database. They have nothing left to do but end.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// A store in a sled database.
 pub struct SledStore {
     db: Db,
@@ -36,7 +43,7 @@ pub struct SledStore {
     batches: RwLock<()>,
     files: SledFiles,
     /// Holds the directory. Dropped after `db`, which still writes when it is closed.
-    _lock: File,
+    _lock: directory::Lock,
 }
 
 impl SledStore {
@@ -48,15 +55,7 @@ impl SledStore {
         let lock = directory::open(ENGINE, dir)?;
         let path = dir.join(DIRECTORY);
         directory::create(&path).map_err(|e| directory::io_error(ENGINE, "creating", e))?;
-        let db = Config::new()
-            .path(&path)
-            .cache_capacity(CACHE)
-            .mode(Mode::LowSpace)
-            // No thread that syncs on its own and drops the error: a failed sync must reach the caller (it would only
-            // be logged there). sled also frees segments while it writes, so nothing else is lost with it.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|e| engine_error("opening", e))?;
+        let db = start(dir, &path)?;
         let files =
             SledFiles::open(&path).map_err(|e| directory::io_error(ENGINE, "syncing after opening", e))?;
         Ok(Self { db, gate: Gate::new(ENGINE), batches: RwLock::new(()), files, _lock: lock })
@@ -107,6 +106,34 @@ impl SledStore {
         self.files.sync_blobs().map_err(|e| directory::io_error(ENGINE, "syncing large values", e))?;
         self.db.flush().map_err(|e| engine_error("flushing", e))?;
         self.files.sync_log().map_err(|e| directory::io_error(ENGINE, "syncing the log", e))
+    }
+}
+
+/// Starts sled on its directory `path`, while we hold `dir`.
+///
+/// When a database is dropped, sled's writer threads keep its file, and with it sled's own lock, for a moment longer.
+/// Our lock says that no other custodian is there, so a reopening in one process waits for them; whoever holds sled's
+/// lock after that is a stranger.
+fn start(dir: &Path, path: &Path) -> Result<Db, StoreError> {
+    let deadline = Instant::now() + LINGER;
+    loop {
+        let opened = Config::new()
+            .path(path)
+            .cache_capacity(CACHE)
+            .mode(Mode::LowSpace)
+            // No thread that syncs on its own and drops the error: a failed sync must reach the caller (it would only
+            // be logged there). sled also frees segments while it writes, so nothing else is lost with it.
+            .flush_every_ms(None)
+            .open();
+        match opened {
+            Err(sled::Error::Io(e)) if e.to_string().starts_with(LOCKED) => {
+                if Instant::now() >= deadline {
+                    return Err(directory::in_use(dir));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.map_err(|e| engine_error("opening", e)),
+        }
     }
 }
 
