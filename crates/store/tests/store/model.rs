@@ -129,7 +129,8 @@ fn agrees(mut disk: impl Disk, steps: Vec<Step>) {
             Step::Flush => open.flush().unwrap(),
             Step::Reopen => {
                 open.flush().unwrap();
-                store = None;
+                // Closed before it is opened again.
+                drop(store.take());
                 store = Some(disk.open());
             }
         }
