@@ -1,1 +1,29 @@
-//! placeholder
+//! The statechart engine: XState v5 machine JSON, run the same way on every custodian.
+//!
+//! A [`Definition`] is the content of a 7500 event (EVENTS 1). [`Definition::start`],
+//! [`Definition::send`] and [`Definition::fire_due`] are pure functions from a [`State`], an input
+//! and a time to a [`Step`] (the next state and the declared [`Effect`]s) or a [`Rejection`]. The
+//! answer is XState v5's: expectations recorded from it stand in `tests/xstate`. What XState
+//! leaves to code (guards, actions, delays) is the engine `concordat-cel@1`: names with params.
+//!
+//! Promises: no clock, no randomness, no IO; the same bytes everywhere
+//! ([`State::canonical_bytes`]); every call ends within [`limits`] on any input.
+//! Refuses: whatever it can't run is a [`Fault`] with its place when the definition is admitted.
+
+mod action;
+mod admit;
+mod cel;
+mod definition;
+mod engine;
+mod guard;
+mod json;
+pub mod limits;
+pub mod run;
+mod state;
+mod step;
+mod target;
+mod template;
+
+pub use definition::Definition;
+pub use state::State;
+pub use step::{Effect, Event, Fault, Fired, Reason, Rejection, Step, Timer};

@@ -1,0 +1,150 @@
+//! Values of an expression: borrowed from the context where they can be, so that a guard over a
+//! large context costs what it looks at.
+
+use crate::json;
+use serde_json::{Map, Value};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// A CEL value. Only what JSON has, and integers: no double, uint, bytes, time or type values.
+#[derive(Clone, Debug)]
+pub(crate) enum Val<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Str(Text<'a>),
+    List(List<'a>),
+    Map(Object<'a>),
+}
+
+/// A string, borrowed or made.
+#[derive(Clone, Debug)]
+pub(crate) enum Text<'a> {
+    Ref(&'a str),
+    Made(Rc<str>),
+}
+
+/// A list, borrowed or made.
+#[derive(Clone, Debug)]
+pub(crate) enum List<'a> {
+    Ref(&'a [Value]),
+    Made(Rc<Vec<Val<'a>>>),
+}
+
+/// A map, borrowed or made. Iteration is always by sorted keys.
+#[derive(Clone, Debug)]
+pub(crate) enum Object<'a> {
+    Ref(&'a Map<String, Value>),
+    Made(Rc<BTreeMap<String, Val<'a>>>),
+}
+
+impl<'a> From<&'a Value> for Val<'a> {
+    fn from(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(b) => Self::Bool(*b),
+            // Every value in scope was checked to hold integers only; `null` makes a slip an error.
+            Value::Number(n) => json::integer(n).map_or(Self::Null, Self::Int),
+            Value::String(s) => Self::Str(Text::Ref(s)),
+            Value::Array(items) => Self::List(List::Ref(items)),
+            Value::Object(map) => Self::Map(Object::Ref(map)),
+        }
+    }
+}
+
+impl<'a> Val<'a> {
+    pub(crate) fn text(s: &str) -> Self {
+        Self::Str(Text::Made(Rc::from(s)))
+    }
+
+    pub(crate) fn list(items: Vec<Val<'a>>) -> Self {
+        Self::List(List::Made(Rc::new(items)))
+    }
+
+    /// The CEL name of the type, for errors.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Str(_) => "string",
+            Self::List(_) => "list",
+            Self::Map(_) => "map",
+        }
+    }
+
+    /// The JSON value. Integers may still be beyond 2^53: [`json::unfit`] says so.
+    pub(crate) fn to_json(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(b) => Value::Bool(*b),
+            Self::Int(n) => Value::from(*n),
+            Self::Str(s) => Value::String(s.as_str().to_owned()),
+            Self::List(List::Ref(items)) => Value::Array(items.to_vec()),
+            Self::List(List::Made(items)) => {
+                Value::Array(items.iter().map(Self::to_json).collect())
+            }
+            Self::Map(Object::Ref(map)) => Value::Object((*map).clone()),
+            Self::Map(Object::Made(map)) => Value::Object(
+                map.iter()
+                    .map(|(k, v)| (k.clone(), v.to_json()))
+                    .collect::<Map<_, _>>(),
+            ),
+        }
+    }
+}
+
+impl Text<'_> {
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Ref(s) => s,
+            Self::Made(s) => s,
+        }
+    }
+}
+
+impl<'a> List<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Ref(items) => items.len(),
+            Self::Made(items) => items.len(),
+        }
+    }
+
+    pub(crate) fn get(&self, i: usize) -> Option<Val<'a>> {
+        match self {
+            Self::Ref(items) => items.get(i).map(Val::from),
+            Self::Made(items) => items.get(i).cloned(),
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Ref(map) => map.len(),
+            Self::Made(map) => map.len(),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Val<'a>> {
+        match self {
+            Self::Ref(map) => map.get(key).map(Val::from),
+            Self::Made(map) => map.get(key).cloned(),
+        }
+    }
+
+    /// The keys, sorted, as a list: what a macro over a map runs over.
+    pub(crate) fn keys(&self) -> List<'a> {
+        let mut keys: Vec<Val<'a>> = match self {
+            Self::Ref(map) => map.keys().map(|k| Val::Str(Text::Ref(k))).collect(),
+            Self::Made(map) => map.keys().map(|k| Val::text(k)).collect(),
+        };
+        keys.sort_by(|a, b| match (a, b) {
+            (Val::Str(a), Val::Str(b)) => a.as_str().cmp(b.as_str()),
+            _ => Ordering::Equal,
+        });
+        List::Made(Rc::new(keys))
+    }
+}

@@ -1,0 +1,182 @@
+//! Between a [`State`] and a machine in the middle of a step.
+//!
+//! Promises: `finish` and `load` are inverse. Refuses: a state whose ids, timers or configuration
+//! this definition can't have; `load` says `bad_state`, so a state read from elsewhere can't put
+//! the engine where no step leads.
+
+use super::macrostep::{Pending, Run, too_large};
+use super::sets::History;
+use crate::definition::{Definition, Kind};
+use crate::limits;
+use crate::state::State;
+use crate::step::{Reason, Rejection, Step, Timer};
+use serde_json::{Map, Value, json};
+
+impl<'d> Run<'d> {
+    /// Takes a state up again.
+    pub(crate) fn load(
+        def: &'d Definition,
+        state: &State,
+        now_ms: u64,
+    ) -> Result<Self, Rejection> {
+        let bad = |what: &str| Rejection::new(Reason::BadState, what.to_owned());
+        let snapshot = state.snapshot.as_object().ok_or_else(|| bad("no snapshot"))?;
+        let mut run = Self::blank(def, now_ms, state.creator.clone());
+        run.done = match snapshot.get("status").and_then(Value::as_str) {
+            Some("active") => false,
+            Some("done") => true,
+            _ => return Err(bad("status is not active or done")),
+        };
+        run.output = snapshot.get("output").cloned();
+        run.context = match snapshot.get("context") {
+            Some(Value::Object(context)) => context.clone(),
+            _ => return Err(bad("context is not an object")),
+        };
+        run.active = state
+            .order
+            .iter()
+            .map(|id| def.find(id).ok_or_else(|| bad("an unknown active state")))
+            .collect::<Result<_, _>>()?;
+        run.history = history(def, snapshot.get("historyValue"))
+            .ok_or_else(|| bad("an unknown history"))?;
+        run.timers = state
+            .timers
+            .iter()
+            .map(|t| pending(def, t).ok_or_else(|| bad("an unknown timer")))
+            .collect::<Result<_, _>>()?;
+        let timers_live = run.timers.iter().all(|t| run.active.contains(&t.node));
+        if !run.is_legal() || !timers_live || snapshot.get("value") != Some(&run.value(0)) {
+            return Err(bad("active states that can't be active together"));
+        }
+        Ok(run)
+    }
+
+    /// The state and effects after a step.
+    pub(crate) fn finish(mut self) -> Result<Step, Rejection> {
+        // No admitted definition leads elsewhere; this turns a mistake in that claim into a
+        // rejection instead of a broken state under a certificate.
+        if !self.is_legal() {
+            return Err(Rejection::new(
+                Reason::BadState,
+                "the step would lead to states that can't be active together",
+            ));
+        }
+        self.timers.sort_unstable();
+        let def = self.def;
+        let id = |i: usize| def.node(i).map_or("", |n| n.id.as_str()).to_owned();
+        let history: Map<String, Value> = self
+            .history
+            .iter()
+            .map(|(&h, states)| {
+                let states: Vec<Value> = states.iter().map(|&s| json!({ "id": id(s) })).collect();
+                (id(h), Value::Array(states))
+            })
+            .collect();
+        let mut snapshot = json!({
+            "status": if self.done { "done" } else { "active" },
+            "value": self.value(0),
+            "historyValue": history,
+            "context": self.context,
+            "children": {},
+        });
+        if let (Some(output), Value::Object(snapshot)) = (self.output.take(), &mut snapshot) {
+            snapshot.insert("output".to_owned(), output);
+        }
+        let state = State {
+            snapshot,
+            timers: self
+                .timers
+                .iter()
+                .filter_map(|t| {
+                    Some(Timer {
+                        id: def.node(t.node)?.afters.get(t.after)?.event.clone(),
+                        due_ms: t.due_ms,
+                    })
+                })
+                .collect(),
+            order: self.active.iter().map(|&i| id(i)).collect(),
+            creator: self.creator,
+        };
+        let size = state.snapshot_bytes().len();
+        if size > limits::SNAPSHOT_BYTES {
+            return Err(too_large(size));
+        }
+        Ok(Step {
+            state,
+            effects: self.effects,
+        })
+    }
+
+    /// XState's state value of a state: `{}` of an atomic one, the child's key of a compound one
+    /// with an atomic child, else an object.
+    pub(crate) fn value(&self, i: usize) -> Value {
+        let children = self.active_children(i);
+        if let (Kind::Compound, [child]) = (self.def.kind(i), children.as_slice())
+            && self.def.is_leaf(*child)
+        {
+            return self
+                .def
+                .node(*child)
+                .map_or(Value::Null, |n| Value::String(n.key.clone()));
+        }
+        Value::Object(
+            children
+                .into_iter()
+                .filter_map(|c| Some((self.def.node(c)?.key.clone(), self.value(c))))
+                .collect(),
+        )
+    }
+
+    /// Is the configuration one that the statechart can have?
+    fn is_legal(&self) -> bool {
+        let def = self.def;
+        let mut seen = vec![false; def.nodes.len()];
+        for &i in &self.active {
+            match seen.get_mut(i) {
+                Some(slot) if !*slot => *slot = true,
+                _ => return false,
+            }
+        }
+        let has = |i: usize| seen.get(i).copied().unwrap_or(false);
+        has(0)
+            && self.active.iter().all(|&i| {
+                let active = def.children(i).filter(|&c| has(c)).count();
+                def.parent(i).is_none_or(has)
+                    && match def.kind(i) {
+                        Kind::Compound => active == 1,
+                        Kind::Parallel => active == def.children(i).count(),
+                        Kind::Atomic | Kind::Final => active == 0,
+                        Kind::History { .. } => false,
+                    }
+            })
+    }
+}
+
+fn history(def: &Definition, value: Option<&Value>) -> Option<History> {
+    let mut history = History::new();
+    for (id, states) in value?.as_object()? {
+        let h = def.find(id).filter(|&h| def.is_history(h))?;
+        let parent = def.parent(h)?;
+        let states: Vec<usize> = states
+            .as_array()?
+            .iter()
+            .map(|s| {
+                def.find(s.get("id")?.as_str()?)
+                    .filter(|&s| def.is_descendant(s, Some(parent)) && !def.is_history(s))
+            })
+            .collect::<Option<_>>()?;
+        history.insert(h, states);
+    }
+    Some(history)
+}
+
+fn pending(def: &Definition, timer: &Timer) -> Option<Pending> {
+    def.nodes.iter().enumerate().find_map(|(node, n)| {
+        let after = n.afters.iter().position(|a| a.event == timer.id)?;
+        Some(Pending {
+            due_ms: timer.due_ms,
+            node,
+            after,
+        })
+    })
+}

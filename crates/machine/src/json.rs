@@ -1,0 +1,264 @@
+//! A definition's JSON as it is written: keys in order, with faults that know their place.
+//!
+//! Promises: member order is kept and then put in the order JavaScript would list it in (array
+//! indices first), because XState's order of states and transitions is that order. Refuses:
+//! repeated keys, `__proto__` (both mean something else in JavaScript) and nesting beyond
+//! [`limits::JSON_DEPTH`]. Numbers are refused where they are used, in [`Doc::to_value`].
+
+use crate::limits;
+use crate::step::Fault;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// A JSON value of a definition.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Doc {
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// A number that isn't an integer within +-(2^53-1), as serde_json prints it.
+    BadNumber(String),
+    Str(String),
+    List(Vec<Doc>),
+    Map(Vec<(String, Doc)>),
+}
+
+impl Doc {
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        if text.len() > limits::DEFINITION_BYTES {
+            return Err(Fault {
+                path: String::new(),
+                message: format!(
+                    "a definition has at most {} bytes, this one has {}",
+                    limits::DEFINITION_BYTES,
+                    text.len()
+                ),
+            });
+        }
+        let doc: Self = serde_json::from_str(text).map_err(|e| Fault {
+            path: String::new(),
+            message: format!("not the JSON of a machine: {e}"),
+        })?;
+        if doc.depth() > limits::JSON_DEPTH {
+            return Err(Fault {
+                path: String::new(),
+                message: format!("JSON nested deeper than {}", limits::JSON_DEPTH),
+            });
+        }
+        Ok(doc)
+    }
+
+    fn depth(&self) -> usize {
+        match self {
+            Self::List(items) => 1 + items.iter().map(Self::depth).max().unwrap_or(0),
+            Self::Map(members) => 1 + members.iter().map(|(_, v)| v.depth()).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Map(members) => members.iter().find(|(k, _)| k == key).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn members(&self) -> &[(String, Self)] {
+        match self {
+            Self::Map(members) => members,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) => "an integer",
+            Self::BadNumber(_) => "a number that isn't an integer within +-(2^53-1)",
+            Self::Str(_) => "a string",
+            Self::List(_) => "a list",
+            Self::Map(_) => "an object",
+        }
+    }
+
+    /// The plain JSON value.
+    pub(crate) fn to_value(&self, at: &Place, faults: &mut Faults) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(b) => Value::Bool(*b),
+            Self::Int(n) => Value::from(*n),
+            Self::BadNumber(n) => {
+                faults.add(
+                    at,
+                    format!("numbers are integers within +-(2^53-1), got {n}"),
+                );
+                Value::Null
+            }
+            Self::Str(s) => Value::String(s.clone()),
+            Self::List(items) => Value::Array(
+                items
+                    .iter()
+                    .enumerate()
+                    .map(|(i, d)| d.to_value(&at.index(i), faults))
+                    .collect(),
+            ),
+            Self::Map(members) => Value::Object(
+                members
+                    .iter()
+                    .map(|(k, d)| (k.clone(), d.to_value(&at.key(k), faults)))
+                    .collect::<Map<_, _>>(),
+            ),
+        }
+    }
+}
+
+/// A JSON pointer under construction (RFC 6901).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place(String);
+
+impl Place {
+    pub(crate) fn key(&self, key: &str) -> Self {
+        let short: String = key.chars().take(limits::NAME_BYTES).collect();
+        Self(format!(
+            "{}/{}",
+            self.0,
+            short.replace('~', "~0").replace('/', "~1")
+        ))
+    }
+
+    pub(crate) fn index(&self, i: usize) -> Self {
+        Self(format!("{}/{i}", self.0))
+    }
+}
+
+/// The faults found so far, at most [`limits::FAULTS`].
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<Fault>);
+
+impl Faults {
+    pub(crate) fn add(&mut self, at: &Place, message: impl Into<String>) {
+        if self.0.len() < limits::FAULTS {
+            self.0.push(Fault {
+                path: at.0.clone(),
+                message: message.into(),
+            });
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Fault> {
+        self.0
+    }
+}
+
+/// JavaScript lists keys that are array indices first, by number, then the others as written.
+fn array_index(key: &str) -> Option<u32> {
+    let n: u32 = key.parse().ok()?;
+    (n != u32::MAX && n.to_string() == key).then_some(n)
+}
+
+/// Sorts the way JavaScript would list the keys; stable for the others.
+pub(crate) fn js_order<T>(items: &mut [T], key: impl Fn(&T) -> &str) {
+    items.sort_by_key(|item| array_index(key(item)).map_or((1, 0), |n| (0, n)));
+}
+
+/// The integer, if a JSON number is one within +-(2^53-1) and is written as one.
+pub(crate) fn integer(n: &serde_json::Number) -> Option<i64> {
+    n.as_i64().filter(|n| n.abs() <= limits::INTEGER)
+}
+
+/// Why a value may not enter a context or an event: a bad number, or nesting. `None` if it may.
+pub(crate) fn unfit(value: &Value, depth: usize) -> Option<String> {
+    if depth > limits::JSON_DEPTH {
+        return Some(format!("nested deeper than {}", limits::JSON_DEPTH));
+    }
+    match value {
+        Value::Number(n) if integer(n).is_none() => Some(format!(
+            "numbers are integers within +-(2^53-1), got {n}"
+        )),
+        Value::Array(items) => items.iter().find_map(|v| unfit(v, depth + 1)),
+        Value::Object(map) => map.values().find_map(|v| unfit(v, depth + 1)),
+        _ => None,
+    }
+}
+
+/// Bytes of a value, near enough to its RFC 8785 form to bound growth within a step.
+pub(crate) fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => 17,
+        Value::String(s) => s.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(|v| 1 + size(v)).sum::<usize>(),
+        Value::Object(map) => {
+            2 + map
+                .iter()
+                .map(|(k, v)| k.len() + 4 + size(v))
+                .sum::<usize>()
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Doc {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct DocVisitor;
+        impl<'de> Visitor<'de> for DocVisitor {
+            type Value = Doc;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+            fn visit_unit<E>(self) -> Result<Doc, E> {
+                Ok(Doc::Null)
+            }
+            fn visit_bool<E>(self, v: bool) -> Result<Doc, E> {
+                Ok(Doc::Bool(v))
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<Doc, E> {
+                Ok(if v.unsigned_abs() <= limits::INTEGER.unsigned_abs() {
+                    Doc::Int(v)
+                } else {
+                    Doc::BadNumber(v.to_string())
+                })
+            }
+            fn visit_u64<E: de::Error>(self, v: u64) -> Result<Doc, E> {
+                match i64::try_from(v) {
+                    Ok(v) => self.visit_i64(v),
+                    Err(_) => Ok(Doc::BadNumber(v.to_string())),
+                }
+            }
+            fn visit_f64<E>(self, v: f64) -> Result<Doc, E> {
+                Ok(Doc::BadNumber(format!("{v:?}")))
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Doc, E> {
+                Ok(Doc::Str(v.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Doc, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Doc::List(items))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Doc, A::Error> {
+                let mut members: Vec<(String, Doc)> = Vec::new();
+                let mut seen = BTreeSet::new();
+                while let Some((key, value)) = map.next_entry::<String, Doc>()? {
+                    if key == "__proto__" || !seen.insert(key.clone()) {
+                        return Err(de::Error::custom(format!(
+                            "repeated or reserved key {key:?}"
+                        )));
+                    }
+                    members.push((key, value));
+                }
+                js_order(&mut members, |(k, _)| k);
+                Ok(Doc::Map(members))
+            }
+        }
+        d.deserialize_any(DocVisitor)
+    }
+}

@@ -1,0 +1,60 @@
+//! Every limit of the engine, with its reason. They decide which definitions and events are
+//! valid, so they are the same on every custodian and a change of one is a change of the engine's
+//! version (`concordat-cel@1`).
+
+/// Bytes of a definition: it travels as the content of one event of at most 64 KiB, escaped.
+pub const DEFINITION_BYTES: usize = 60 * 1024;
+/// Nesting of JSON in a definition, an event's payload or a context: keeps every recursion over
+/// it shallow.
+pub const JSON_DEPTH: usize = 48;
+/// States of a definition: entry and exit sets cost states x transitions.
+pub const STATES: usize = 256;
+/// Nesting of states.
+pub const STATE_DEPTH: usize = 16;
+/// Transitions of a definition.
+pub const TRANSITIONS: usize = 1024;
+/// Bytes of an id, a state's key or an event type: all of them end up in `after` and `done`
+/// event names, in tags and in metrics.
+pub const NAME_BYTES: usize = 256;
+/// Faults reported for one definition: a hostile one must not produce a report larger than itself.
+pub const FAULTS: usize = 64;
+
+/// Bytes of one CEL expression.
+pub const EXPR_BYTES: usize = 1024;
+/// Operators and brackets in one CEL expression, counted before the parser sees it: the parser is
+/// recursive, and this bounds its stack.
+pub const EXPR_OPERATORS: usize = 200;
+/// Depth of a CEL expression's tree: evaluation recurses over it.
+pub const EXPR_DEPTH: usize = 40;
+/// Nodes of a CEL expression's tree.
+pub const EXPR_NODES: usize = 400;
+/// Macros (`all`, `exists`, `map`, ...) inside one another: each level multiplies the work.
+pub const MACRO_NESTING: usize = 3;
+/// Largest integer in either direction, 2^53-1: what JSON numbers carry exactly everywhere.
+pub const INTEGER: i64 = (1 << 53) - 1;
+
+/// Work of one expression: a node, a list element visited or 16 bytes of string handled cost 1.
+/// About 1 ms in release; a guard that walks 1,000 voters once costs some 5,000.
+pub const EXPR_COST: u64 = 20_000;
+/// Work of all expressions and microsteps of one step.
+pub const STEP_COST: u64 = 100_000;
+/// Bytes of a string made by an expression.
+pub const STRING_BYTES: usize = 16 * 1024;
+/// Elements of a list made by an expression.
+pub const LIST_ITEMS: usize = 4096;
+
+/// Microsteps of a step: what an `always` or `raise` cycle may run before it is rejected.
+pub const MICROSTEPS: usize = 100;
+/// Events raised and not yet taken within a step.
+pub const RAISED: usize = 64;
+/// Effects of a step.
+pub const EFFECTS: usize = 16;
+/// Timers pending at once.
+pub const TIMERS: usize = 64;
+/// Bytes of a snapshot, RFC 8785: as the content of an event every byte may be escaped to two,
+/// and with tags it must stay below 64 KiB.
+pub const SNAPSHOT_BYTES: usize = 28 * 1024;
+/// Bytes of one effect, for the same reason.
+pub const EFFECT_BYTES: usize = 28 * 1024;
+/// Bytes of an event's payload, RFC 8785.
+pub const DATA_BYTES: usize = 60 * 1024;
