@@ -34,13 +34,17 @@ pub(crate) fn parse_point(bytes: &[u8; POINT]) -> Option<Element> {
 }
 
 /// True if all `points` (by number) and `key` (at zero) lie on one polynomial of
-/// degree `threshold - 1` in the exponent, that is if any `threshold` shares
-/// sign for this key. Public keys that fail this would let honest signers be
+/// degree `threshold - 1`, no higher and no lower, in the exponent: that is if
+/// any `threshold` shares sign for this key and fewer do not. Public keys that fail this would let honest signers be
 /// accused of bad shares.
 pub(crate) fn on_one_polynomial(points: &BTreeMap<u16, Element>, threshold: u16, key: &Element) -> bool {
     let base: Vec<(u16, Element)> =
         points.iter().take(usize::from(threshold)).map(|(number, point)| (*number, *point)).collect();
     if base.len() < usize::from(threshold) {
+        return false;
+    }
+    let fewer = base.split_last().map_or(&[][..], |(_, fewer)| fewer);
+    if interpolate(fewer, 0).as_ref() == Some(key) {
         return false;
     }
     std::iter::once((0, *key))

@@ -26,6 +26,7 @@
 
 mod aggregate;
 mod curve;
+pub mod dkg;
 mod keys;
 pub mod limits;
 mod nonce;

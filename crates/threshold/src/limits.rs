@@ -1,13 +1,9 @@
-//! Every bound of this crate, each with its reason.
+//! Every bound of this crate, each with its reason. Those that the whole system
+//! shares stand in [`concordat_events::limits`].
 
-/// Most custodians of one group.
-///
-/// A ceremony sends n messages to n custodians and each holds n of every kind;
-/// at 64 the largest message is 4.2 kB and a whole ceremony stays below 2 MB
-/// per custodian. Certification is O(n) signatures per head, and at 16 signers
-/// a core makes 154 certificates a second: a group beyond 64 would be a
-/// different design.
-pub const MAX_CUSTODIANS: usize = 64;
+/// Most custodians of one group: the system's limit. At 64 the largest message of
+/// a ceremony has 2.3 kB and one custodian holds less than 1 MB of them.
+pub const MAX_CUSTODIANS: usize = concordat_events::limits::CUSTODIANS;
 
 /// Fewest custodians of one group: FROST has no key of a single holder.
 pub const MIN_CUSTODIANS: usize = 2;
@@ -16,4 +12,9 @@ pub const MIN_CUSTODIANS: usize = 2;
 pub const MIN_THRESHOLD: u16 = 2;
 
 /// Most messages that one session signs: `|M(h)|` of PROTOCOL section 3.
-pub const MAX_MESSAGES: usize = 64;
+pub const MAX_MESSAGES: usize = concordat_events::limits::MESSAGES_PER_HEAD;
+
+/// Most bytes of one message of a ceremony. The largest are a round-1 package
+/// (33 bytes a coefficient and a 64-byte proof) and a view (34 bytes a custodian),
+/// both below 2.3 kB at [`MAX_CUSTODIANS`].
+pub const MAX_CEREMONY_MESSAGE: usize = 2_560;

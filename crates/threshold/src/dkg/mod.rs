@@ -1,0 +1,44 @@
+//! The key ceremony: custodians make the group key together, and nobody ever
+//! holds it whole (RFC 9591 leaves key generation open; this is the DKG of the
+//! FROST paper, figure 1, as `frost-core` offers it, with what it leaves to us).
+//!
+//! [`Ceremony`] is a pure state machine: messages in, messages out. Its rounds:
+//!
+//! | message | to | what it is for |
+//! |---|---|---|
+//! | `Round1` | all | commitment to the own polynomial, proof of knowledge |
+//! | `Echo` | all | what was received from whom: no two custodians go on with different round-1 packages |
+//! | `Round2` | one | the share of the own polynomial, **secret** |
+//! | `Confirm` | all | hash of all round-1 packages and of the resulting public keys |
+//! | `TestCommit`, `TestShare` | all | a signature by **all** n: every share works before anything depends on it |
+//! | `Done` | all | the test signature was verified with libsecp256k1 |
+//! | `Abort` | all | what went wrong and who is suspected |
+//!
+//! **Promises.** Any order of delivery and any repetition lead to the same keys.
+//! If one honest custodian finishes, every honest one holds a share that was
+//! tested. A fault ends the ceremony for good, with an [`Alarm`] that names who
+//! is suspected; a custodian that only stays silent is named by
+//! [`Ceremony::waiting_on`]. The public keys are tweaked as BIP341 asks of a key
+//! without scripts, once, by the library; nothing here tweaks again.
+//!
+//! **Needs.** Authenticated channels: the sender of a message is who the channel
+//! says, never what a body says. `Round2` needs a confidential one too. The
+//! caller keeps the signed messages as they came: when two custodians' views
+//! differ, comparing the signed round-1 messages shows which of the two lied.
+//!
+//! **Refuses.** There is no resumption: the secrets of a running ceremony live
+//! in memory only, so a custodian that crashed begins a new ceremony, with a new
+//! id, together with all others. An id is used for one ceremony only.
+
+mod alarm;
+mod ceremony;
+mod message;
+mod params;
+mod status;
+mod wire;
+
+pub use alarm::{Alarm, Reason};
+pub use ceremony::{Ceremony, NotFinished, Outcome, Outgoing, To};
+pub use message::{Body, DecodeError, Kind, Message, Round1Package, SecretShare, View};
+pub use params::{Params, ParamsError};
+pub use status::{Phase, Progress};

@@ -1,0 +1,4 @@
+//! The crate from outside: whole ceremonies and whole certificates, honest and not.
+
+mod ceremony;
+mod net;
