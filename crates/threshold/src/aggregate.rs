@@ -2,7 +2,10 @@
 //!
 //! A result is returned only if libsecp256k1 accepts it, beside the check that
 //! the FROST library makes itself. If shares are bad, *all* who sent one are
-//! named, so that the next session can leave them out at once.
+//! named, so that the next session can leave them out at once. Bad shares whose
+//! errors cancel each other out do no harm and are not looked for: the signature
+//! is valid. Where each share matters by itself, use
+//! [`verify_share`](crate::verify_share).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,17 +17,25 @@ use crate::limits::MAX_MESSAGES;
 
 /// One signer's secret nonces for one signature over one message.
 ///
-/// Used up by [`sign`](crate::sign); a second use does not compile:
+/// Used up by [`sign`](crate::sign):
 ///
+/// ```
+/// use std::collections::BTreeMap;
+/// use concordat_threshold::{KeyShare, Nonce, Session, sign};
+/// fn once(share: &KeyShare, nonce: Nonce, one: &Session, two: &Session) {
+///     let _ = sign(share, nonce, &[1; 32], one);
+/// }
+/// ```
+/// A second use does not compile (this differs from the above by one line only):
 /// ```compile_fail,E0382
 /// use std::collections::BTreeMap;
 /// use concordat_threshold::{KeyShare, Nonce, Session, sign};
-/// fn twice(share: &KeyShare, nonce: Nonce, one: &Session, two: &Session) {
+/// fn once(share: &KeyShare, nonce: Nonce, one: &Session, two: &Session) {
 ///     let _ = sign(share, nonce, &[1; 32], one);
 ///     let _ = sign(share, nonce, &[2; 32], two);
 /// }
 /// ```
-/// Nor does a copy, a print or a cast to bytes:
+/// Nor does a copy, a print or a way to store it:
 /// ```compile_fail,E0277
 /// fn copy<T: Clone>() {}
 /// copy::<concordat_threshold::Nonce>();

@@ -13,12 +13,12 @@ use frost_secp256k1_tr as frost;
 use frost_secp256k1_tr::keys::dkg as library;
 use rand_core::{CryptoRng, RngCore};
 
-use crate::aggregate::{AggregateError, aggregate_with};
+use crate::aggregate::aggregate_with;
 use crate::curve;
 use crate::keys::{GroupKeys, KeyShare};
 use crate::nonce::{Nonce, commit};
 use crate::session::{Session, Signers};
-use crate::sign::{Share, sign_with};
+use crate::sign::{Share, sign_with, verify_share_with};
 
 use super::alarm::Alarm;
 use super::message::{Body, Kind, Message, Round1Package, SecretShare, View};
@@ -453,16 +453,22 @@ impl Ceremony {
         Ok(Agreed { share: keys, transcript, test_message })
     }
 
-    /// Joins the shares of all members to the test signature.
+    /// Checks every share of the test signature and joins them. Each is checked by
+    /// itself, because bad shares of several liars can cancel each other out.
     fn test(&self, agreed: &Agreed) -> Result<[u8; 64], Alarm> {
         let (keys, message) = (agreed.share.keys(), &agreed.test_message);
-        let all = Signers::Everyone;
-        aggregate_with(keys, message, &self.test_commits, &self.test_shares, all).map_err(|e| match e {
-            AggregateError::Culprits { numbers } => {
-                Alarm::BadTestShare { culprits: numbers.into_iter().collect() }
-            }
-            other => Alarm::Library { reason: other.to_string() },
-        })
+        let (session, all) = (&self.test_commits, Signers::Everyone);
+        let culprits: BTreeSet<u16> = self
+            .test_shares
+            .iter()
+            .filter(|(from, share)| verify_share_with(keys, **from, message, session, share, all).is_err())
+            .map(|(from, _)| *from)
+            .collect();
+        if !culprits.is_empty() {
+            return Err(Alarm::BadTestShare { culprits });
+        }
+        aggregate_with(keys, message, session, &self.test_shares, all)
+            .map_err(|e| Alarm::Library { reason: e.to_string() })
     }
 
     /// The others' round-1 packages in the library's form.

@@ -11,8 +11,9 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-/// What a liar sends in place of its message: (sender, receiver, true message).
-pub type Lie = Box<dyn FnMut(u16, u16, Message) -> Vec<Message>>;
+/// What is sent in place of a message: (sender, receiver, true message) to what
+/// comes from whom.
+pub type Lie = Box<dyn FnMut(u16, u16, Message) -> Vec<(u16, Message)>>;
 
 pub struct Net {
     pub members: BTreeMap<u16, Ceremony>,
@@ -28,7 +29,7 @@ pub fn params(id: u8, numbers: &[u16], own: u16, threshold: u16) -> Params {
 
 impl Net {
     pub fn new(numbers: &[u16], threshold: u16, seed: u64) -> Self {
-        Self::lying(numbers, threshold, seed, Box::new(|_, _, message| vec![message]))
+        Self::lying(numbers, threshold, seed, Box::new(|from, _, message| vec![(from, message)]))
     }
 
     pub fn lying(numbers: &[u16], threshold: u16, seed: u64, lie: Lie) -> Self {
@@ -50,7 +51,7 @@ impl Net {
             for to in all.iter().copied() {
                 if outgoing.to == To::All || outgoing.to == To::One(to) {
                     let copy = Message::decode(&outgoing.message.encode()).unwrap();
-                    for message in (self.lie)(from, to, copy) {
+                    for (from, message) in (self.lie)(from, to, copy) {
                         self.wire.push((from, to, message.encode().to_vec()));
                     }
                 }
