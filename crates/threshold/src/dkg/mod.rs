@@ -26,15 +26,52 @@
 //! caller keeps the signed messages as they came: when two custodians' views
 //! differ, comparing the signed round-1 messages shows which of the two lied.
 //!
+//! The keys count once *all* members say at a higher level (the genesis, or
+//! `roster activate`) that they stored them and read them back.
+//!
 //! **Refuses.** There is no resumption: the secrets of a running ceremony live
 //! in memory only, so a custodian that crashed begins a new ceremony, with a new
 //! id, together with all others. An id is used for one ceremony only.
+//!
+//! The shell around it does no more than this, with a network in between:
+//!
+//! ```
+//! use std::collections::{BTreeMap, BTreeSet, VecDeque};
+//! use concordat_events::Hash;
+//! use concordat_threshold::dkg::{Ceremony, Message, Outgoing, Params, To};
+//! # use rand::SeedableRng;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);
+//! let roster = BTreeSet::from([1, 2, 3]);
+//! let mut members = BTreeMap::new();
+//! let mut wire: VecDeque<(u16, Outgoing)> = VecDeque::new();
+//! for own in &roster {
+//!     let params = Params::new(Hash::from_bytes([7; 32]), roster.clone(), *own, 2)?;
+//!     let (ceremony, out) = Ceremony::new(params, &mut rng)?;
+//!     members.insert(*own, ceremony);
+//!     wire.extend(out.into_iter().map(|out| (*own, out)));
+//! }
+//! while let Some((from, out)) = wire.pop_front() {
+//!     for (to, member) in members.iter_mut().filter(|(to, _)| **to != from) {
+//!         if out.to == To::All || out.to == To::One(*to) {
+//!             let message = Message::decode(&out.message.encode())?;
+//!             let answers = member.on_message(from, message, &mut rng)?;
+//!             wire.extend(answers.into_iter().map(|out| (*to, out)));
+//!         }
+//!     }
+//! }
+//! let outcomes: Vec<_> = members.into_values().filter_map(|c| c.finish().ok()).collect();
+//! assert_eq!(outcomes.len(), 3);
+//! # Ok(())
+//! # }
+//! ```
 
 mod alarm;
 mod ceremony;
 mod message;
 mod params;
 mod status;
+mod steps;
 mod wire;
 
 pub use alarm::{Alarm, Reason};
