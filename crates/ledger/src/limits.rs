@@ -1,0 +1,38 @@
+//! Limits of the ledger that decide validity, beside those of `events::limits`. The same on every custodian; a change of
+//! one is a change of the protocol version.
+
+/// Timers that one batch fires, over all machines. More wait for the next batch: a thousand timers of one second must
+/// not make a head that takes longer than an epoch's timeout.
+pub const TIMERS_PER_BATCH: usize = 256;
+
+/// Timers that a machine fires in a row without an accepted input. A cycle of `after: 0` never comes to rest; from here
+/// on it gets one step per [`TIMER_REST_MS`].
+pub const TIMER_STREAK: u32 = 64;
+
+/// How long a machine rests between timers once it has fired [`TIMER_STREAK`] in a row, in ms.
+pub const TIMER_REST_MS: u64 = 1_000;
+
+/// Effects of one machine that wait to be signed. A head signs 63 events; a machine that asks for more than it gets is
+/// refused with `busy` instead of growing the queue for all.
+pub const QUEUED_EFFECTS: u32 = 64;
+
+/// Running machines whose `source` filters name one kind (or none): every event of that kind is matched against all of them.
+pub const SOURCE_MACHINES: usize = 1_024;
+
+/// Kinds that one `source` filter may name: each is an entry of the index.
+pub const SOURCE_KINDS: usize = 32;
+
+/// Definitions kept parsed. A parsed one takes some tens of KiB.
+pub const PARSED_DEFINITIONS: usize = 256;
+
+/// Bytes of one state leaf: a definition of an event's size as JSON inside JSON, every byte escaped.
+pub const LEAF_BYTES: usize = 256 * 1024;
+
+/// Hashes on a proof's path: the bits of a key's hash.
+pub const PROOF_DEPTH: usize = 256;
+
+/// Bytes of a proof as JSON: a leaf, escaped once more, and a full path.
+pub const PROOF_BYTES: usize = 2 * LEAF_BYTES + 80 * PROOF_DEPTH;
+
+/// Machines on one page of a list.
+pub const PAGE: usize = 256;

@@ -1,0 +1,137 @@
+//! Why a request changed nothing: the codes of the log, of which only the ledger's own are listed here; a machine's are
+//! those of `concordat_machine::Reason`.
+
+use concordat_events::{Outcome, Reason};
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The definition names another custodian.
+    NotForUs,
+    /// A tag or the content of the event can't be read.
+    BadRequest,
+    /// No machine of this id.
+    UnknownMachine,
+    /// No `source` filter of any machine matches the event.
+    NoMachine,
+    /// This request was accepted before, or stands twice in one head.
+    Duplicate,
+    /// Another machine has this (kind, `d`).
+    DTaken,
+    /// The author isn't on the allow list.
+    NotAllowed,
+    /// The definition's id has too few leading zero bits (NIP-13).
+    Pow,
+    /// The author has as many running machines as the policy grants, or too many machines listen to this kind.
+    Quota,
+    /// The definition isn't one that this engine admits.
+    BadDefinition,
+    /// The definition needs an engine that isn't in force.
+    Engine,
+    /// What it would publish is larger than an event may be.
+    TooLarge,
+    /// Its `transition` isn't the last accepted input (compare and swap in log order).
+    Stale,
+    /// Signed more than an hour before the machine's start.
+    TooOld,
+    /// Signed more than 15 minutes after the batch's time.
+    TooNew,
+    /// It asks the group to sign a kind that the group never signs.
+    ForbiddenKind,
+    /// The machine has more effects or timers waiting than it gets served.
+    Busy,
+    /// The machine itself said no.
+    Machine(concordat_machine::Reason),
+}
+
+impl Refusal {
+    /// The code that stands in the log. It never changes.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Refusal::NotForUs => "not_for_us",
+            Refusal::BadRequest => "bad_request",
+            Refusal::UnknownMachine => "unknown_machine",
+            Refusal::NoMachine => "no_machine",
+            Refusal::Duplicate => "duplicate",
+            Refusal::DTaken => "d_taken",
+            Refusal::NotAllowed => "not_allowed",
+            Refusal::Pow => "pow",
+            Refusal::Quota => "quota",
+            Refusal::BadDefinition => "bad_definition",
+            Refusal::Engine => "engine",
+            Refusal::TooLarge => "too_large",
+            Refusal::Stale => "stale",
+            Refusal::TooOld => "too_old",
+            Refusal::TooNew => "too_new",
+            Refusal::ForbiddenKind => "forbidden_kind",
+            Refusal::Busy => "busy",
+            Refusal::Machine(reason) => reason.code(),
+        }
+    }
+
+    /// The code as the log's type.
+    #[expect(clippy::expect_used, reason = "codes are constants, and a test reads each of them")]
+    pub fn reason(self) -> Reason {
+        Reason::new(self.code()).expect("a code of the allowed form")
+    }
+
+    /// The outcome of a request refused for this.
+    pub fn outcome(self) -> Outcome {
+        Outcome::Rejected(self.reason())
+    }
+}
+
+impl From<concordat_machine::Rejection> for Refusal {
+    fn from(rejection: concordat_machine::Rejection) -> Self {
+        Refusal::Machine(rejection.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concordat_machine::Reason as M;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_one_that_a_head_can_carry() {
+        use Refusal::*;
+        let own = [
+            NotForUs,
+            BadRequest,
+            UnknownMachine,
+            NoMachine,
+            Duplicate,
+            DTaken,
+            NotAllowed,
+            Pow,
+            Quota,
+            BadDefinition,
+            Engine,
+            TooLarge,
+            Stale,
+            TooOld,
+            TooNew,
+            ForbiddenKind,
+            Busy,
+        ];
+        let machine = [
+            M::UnknownEvent,
+            M::GuardFalse,
+            M::GuardError,
+            M::GuardCost,
+            M::AssignError,
+            M::EffectError,
+            M::OutputError,
+            M::TimerError,
+            M::StepLimit,
+            M::TooLarge,
+            M::Done,
+            M::BadEvent,
+            M::BadState,
+        ];
+        for refusal in own.into_iter().chain(machine.map(Machine)) {
+            assert_eq!(refusal.reason().code(), refusal.code());
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The state leaves as types. Each is RFC 8785 JSON in the tree, so that a reader of a proof needs no codec of ours.
+
+use std::sync::Arc;
+
+use concordat_events::{Hash, Mode, PublicKey, json};
+use concordat_machine::{Definition, State};
+use concordat_store::StoreError;
+use nostr::{Filter, JsonUtil};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::keys::corrupt;
+use crate::layer::Read;
+
+/// What changes about a machine: the value of the leaf `machine/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Time of the batch that started it, ms since 1970.
+    pub started_ms: u64,
+    /// The state of its statechart, timers included.
+    pub state: State,
+    /// The last accepted input (7501).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Hash>,
+    /// `created_at` of its last snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_s: Option<u64>,
+    /// Its place in the queue of due snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<u64>,
+    /// Its effects that wait to be signed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub effects: u32,
+    /// Timers fired since its last accepted input.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub timer_streak: u32,
+    /// Until when its timers rest, ms since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest_until_ms: Option<u64>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Record {
+    /// When the machine's next timer fires; `None` if it has none or is done.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        if self.state.is_done() {
+            return None;
+        }
+        Some(self.state.next_due_ms()?.max(self.rest_until_ms.unwrap_or_default()))
+    }
+}
+
+/// What never changes about a machine: the value of the leaf `definition/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FixedLeaf {
+    pub(crate) creator: PublicKey,
+    pub(crate) d: String,
+    pub(crate) strict: bool,
+    /// `source` filters as JSON.
+    pub(crate) sources: Vec<String>,
+    /// The definition's content.
+    pub(crate) text: String,
+}
+
+/// The same, parsed.
+pub(crate) struct Fixed {
+    pub(crate) creator: PublicKey,
+    pub(crate) d: String,
+    pub(crate) mode: Mode,
+    pub(crate) sources: Vec<Filter>,
+    pub(crate) definition: Definition,
+}
+
+impl FixedLeaf {
+    pub(crate) fn parse(&self) -> Result<Fixed, String> {
+        let definition = Definition::parse(&self.text)
+            .map_err(|faults| faults.first().map(ToString::to_string).unwrap_or_default())?;
+        let sources = self.sources.iter().map(Filter::from_json).collect::<Result<_, _>>();
+        Ok(Fixed {
+            creator: self.creator,
+            d: self.d.clone(),
+            mode: if self.strict { Mode::Strict } else { Mode::Sequenced },
+            sources: sources.map_err(|error| error.to_string())?,
+            definition,
+        })
+    }
+}
+
+/// Who has a (kind, `d`), and how far it has got: the value of the leaf `d/<kind>:<d>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Claim {
+    pub(crate) machine: Hash,
+    /// `created_at` of the last event signed under it. Snapshots keep theirs in the machine's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<u64>,
+    /// Place of the effect that waits under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) queued: Option<u64>,
+}
+
+/// An effect that waits to be signed: the value of a leaf `queue/effect/<place>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueuedEffect {
+    pub(crate) machine: Hash,
+    pub(crate) kind: u16,
+    pub(crate) tags: Vec<Vec<String>>,
+    pub(crate) content: String,
+}
+
+impl QueuedEffect {
+    /// The `d` under which relays keep only the newest event of this kind (NIP-01); `None` for kinds that are all kept.
+    pub(crate) fn d(&self) -> Option<&str> {
+        match self.kind {
+            10_000..20_000 => Some(""),
+            30_000..40_000 => {
+                let tag = self.tags.iter().find(|tag| tag.first().is_some_and(|name| name == "d"));
+                Some(tag.and_then(|tag| tag.get(1)).map_or("", String::as_str))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A snapshot that waits to be signed: the value of a leaf `queue/snapshot/<place>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueuedSnapshot {
+    pub(crate) machine: Hash,
+    /// `created_at` of the machine's snapshot before, so that who waits for the next second is passed over unread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<u64>,
+}
+
+/// What is in force: the value of the leaf `system`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct System {
+    pub(crate) cluster: Hash,
+    pub(crate) protocol: u32,
+    pub(crate) engines: Vec<String>,
+    pub(crate) roster: Hash,
+}
+
+/// A machine as a user sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineView {
+    /// Its id: that of its definition.
+    pub id: Hash,
+    /// Who started it.
+    pub creator: PublicKey,
+    /// `d` of its snapshots.
+    pub d: String,
+    /// How its inputs are ordered.
+    pub mode: Mode,
+    /// What changes about it.
+    pub record: Record,
+}
+
+impl MachineView {
+    pub(crate) fn new(id: Hash, fixed: &Arc<Fixed>, record: Record) -> Self {
+        MachineView { id, creator: fixed.creator, d: fixed.d.clone(), mode: fixed.mode, record }
+    }
+
+    /// XState's persisted snapshot.
+    pub fn snapshot(&self) -> &Value {
+        self.record.state.snapshot()
+    }
+}
+
+/// A leaf's value as it is hashed.
+pub(crate) fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, StoreError> {
+    json::canonical(value).map(String::into_bytes).map_err(|error| corrupt(key, &error.to_string()))
+}
+
+/// Reads a leaf's value.
+pub(crate) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| corrupt(key, &error.to_string()))
+}
+
+/// Reads a leaf.
+pub(crate) fn leaf<T: DeserializeOwned, R: Read>(read: &R, key: &[u8]) -> Result<Option<T>, StoreError> {
+    let key = crate::keys::leaf(key);
+    read.get(&key)?.map(|bytes| decode(&key, &bytes)).transpose()
+}

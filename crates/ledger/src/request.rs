@@ -1,0 +1,205 @@
+//! One request: where it goes, whether it is accepted, what it changes.
+
+use std::collections::BTreeSet;
+
+use concordat_events::limits::{REQUEST_FUTURE_S, REQUEST_PAST_S};
+use concordat_events::request::RequestError;
+use concordat_events::{Hash, Input7501, Mode, Outcome, Route, ValidEvent};
+use concordat_machine::Event;
+use concordat_store::{Store, StoreError};
+use nostr::Filter;
+use nostr::filter::MatchEventOptions;
+use serde_json::{Value, json};
+
+use crate::keys;
+use crate::layer::Read;
+use crate::limits::SOURCE_MACHINES;
+use crate::reason::Refusal;
+use crate::work::{Slot, Verdict, Work};
+
+/// Why an event that can't be read is refused.
+pub(crate) fn unreadable(error: &RequestError) -> Refusal {
+    match error {
+        RequestError::NotForUs { .. } => Refusal::NotForUs,
+        RequestError::Tag { .. } | RequestError::Content { .. } => Refusal::BadRequest,
+    }
+}
+
+/// Was the event signed long before the machine's start?
+pub(crate) fn too_old(event: &ValidEvent, started_ms: u64) -> bool {
+    event.created_at().saturating_add(REQUEST_PAST_S) < started_ms / 1000
+}
+
+/// Was it signed long after `now_ms`?
+pub(crate) fn too_new(event: &ValidEvent, now_ms: u64) -> bool {
+    event.created_at() > (now_ms / 1000).saturating_add(REQUEST_FUTURE_S)
+}
+
+/// Does any filter match? Every field of a filter counts; searches are refused at admission.
+pub(crate) fn matches(sources: &[Filter], event: &ValidEvent) -> bool {
+    sources.iter().any(|filter| filter.match_event(event.event(), MatchEventOptions::new()))
+}
+
+/// The machines whose filters may match an event of this kind, in the order of their ids.
+pub(crate) fn listeners<R: Read>(read: &R, kind: u16) -> Result<BTreeSet<Hash>, StoreError> {
+    let mut machines = BTreeSet::new();
+    for kind in [None, Some(kind)] {
+        let prefix = keys::source_prefix(kind);
+        for (key, _) in read.scan(&prefix, &[], SOURCE_MACHINES)? {
+            let machine = keys::source_of(&key, &prefix);
+            machines.insert(machine.ok_or_else(|| keys::corrupt(&key, "expected a machine's id"))?);
+        }
+    }
+    Ok(machines)
+}
+
+/// The input that any other event is: the machine gets content and tags, and takes from them what it wants.
+fn source_event(event: &ValidEvent) -> Event {
+    let tags: Vec<&[String]> = event.event().tags.iter().map(nostr::Tag::as_slice).collect();
+    let data = json!({ "kind": event.kind(), "content": event.content(), "tags": tags });
+    signed_event(event, format!("nostr.{}", event.kind()), data)
+}
+
+fn signed_event(event: &ValidEvent, kind: String, data: Value) -> Event {
+    Event {
+        kind,
+        data,
+        pubkey: Some(event.author().to_hex()),
+        id: Some(event.id().to_hex()),
+        created_at: i64::try_from(event.created_at()).ok(),
+    }
+}
+
+/// Compare and swap on the last accepted input. In `sequenced` mode an input that names none goes behind whatever was
+/// accepted; one that names some is held to it. Before the first input, the machine's own id stands for "none".
+fn stale(machine: &Hash, mode: Mode, last: Option<Hash>, named: Option<Hash>) -> bool {
+    match (named, last) {
+        (None, None) => false,
+        (None, Some(_)) => mode == Mode::Strict,
+        (Some(named), Some(last)) => named != last,
+        (Some(named), None) => named != *machine,
+    }
+}
+
+impl<S: Store> Work<'_, S> {
+    pub(crate) fn too_new(&self, event: &ValidEvent) -> bool {
+        too_new(event, self.now_ms)
+    }
+
+    /// Executes one request of the current batch.
+    pub(crate) fn request(&mut self, event: &ValidEvent) -> Result<Outcome, StoreError> {
+        let verdict = match Route::of(event, &self.genesis.group_key) {
+            Err(error) => Err(unreadable(&error)),
+            Ok(Route::Definition(definition)) => self.admit(event, definition)?,
+            Ok(Route::Input(input)) => self.input(event, input)?,
+            Ok(Route::Other) => self.other(event)?,
+        };
+        Ok(match verdict {
+            Ok(()) => Outcome::Ok,
+            Err(refusal) => refusal.outcome(),
+        })
+    }
+
+    /// An input to one machine.
+    fn input(&mut self, event: &ValidEvent, input: Input7501) -> Verdict {
+        let id = input.machine;
+        let Some(mut slot) = self.take(&id)? else { return Ok(Err(Refusal::UnknownMachine)) };
+        let verdict = self.input_to(id, &mut slot, event, input);
+        self.put(id, slot);
+        verdict
+    }
+
+    fn input_to(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent, input: Input7501) -> Verdict {
+        if let Err(refusal) = self.acceptable(id, slot, event)? {
+            return Ok(Err(refusal));
+        }
+        if stale(&id, slot.fixed.mode, slot.record.last, input.transition) {
+            return Ok(Err(Refusal::Stale));
+        }
+        let verdict = self.step(id, slot, event, signed_event(event, input.kind, input.data))?;
+        if verdict.is_ok() {
+            Self::note(slot).last = Some(event.id());
+        }
+        Ok(verdict)
+    }
+
+    /// An event of any other kind: an input of every machine that listens for it. It is accepted if one takes it; if
+    /// none does, the first machine's reason is the outcome's.
+    fn other(&mut self, event: &ValidEvent) -> Verdict {
+        let (mut taken, mut first) = (false, None);
+        for id in listeners(&self.over, event.kind())? {
+            let Some(mut slot) = self.take(&id)? else { continue };
+            if matches(&slot.fixed.sources, event) {
+                let verdict = self.source_to(id, &mut slot, event);
+                self.put(id, slot);
+                match verdict? {
+                    Ok(()) => taken = true,
+                    Err(refusal) => first = first.or(Some(refusal)),
+                }
+            } else {
+                self.put(id, slot);
+            }
+        }
+        Ok(if taken { Ok(()) } else { Err(first.unwrap_or(Refusal::NoMachine)) })
+    }
+
+    fn source_to(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent) -> Verdict {
+        match self.acceptable(id, slot, event)? {
+            Ok(()) => self.step(id, slot, event, source_event(event)),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// What holds for every input of a machine. Its due timers fire first: a bid after the deadline meets a machine that
+    /// knows of the deadline.
+    fn acceptable(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent) -> Verdict {
+        if self.has(&keys::request_key(&id, &event.id()))? {
+            return Ok(Err(Refusal::Duplicate));
+        }
+        if too_old(event, slot.record.started_ms) {
+            return Ok(Err(Refusal::TooOld));
+        }
+        if self.too_new(event) {
+            return Ok(Err(Refusal::TooNew));
+        }
+        if !self.settle(id, slot)? {
+            return Ok(Err(Refusal::Busy));
+        }
+        Ok(Ok(()))
+    }
+
+    fn step(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent, input: Event) -> Verdict {
+        let step = match slot.fixed.definition.send(&slot.record.state, &input, self.now_ms) {
+            Ok(step) => step,
+            Err(rejection) => return Ok(Err(rejection.into())),
+        };
+        if let Err(refusal) = self.commit(id, slot, step)? {
+            return Ok(Err(refusal));
+        }
+        let record = Self::note(slot);
+        record.timer_streak = 0;
+        record.rest_until_ms = None;
+        self.set(&keys::request_key(&id, &event.id()), &self.height.clone())?;
+        Ok(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compare_and_swap() {
+        let (machine, last, other) =
+            (Hash::from_bytes([1; 32]), Hash::from_bytes([2; 32]), Hash::from_bytes([3; 32]));
+        for mode in [Mode::Strict, Mode::Sequenced] {
+            assert!(!stale(&machine, mode, None, None));
+            assert!(!stale(&machine, mode, None, Some(machine)));
+            assert!(stale(&machine, mode, None, Some(other)));
+            assert!(!stale(&machine, mode, Some(last), Some(last)));
+            assert!(stale(&machine, mode, Some(last), Some(other)));
+            assert!(stale(&machine, mode, Some(last), Some(machine)));
+            assert_eq!(stale(&machine, mode, Some(last), None), mode == Mode::Strict);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Timers fire by batch time, before a batch's requests: oldest due first, then by machine id.
+//!
+//! Bounded per batch; what is left over fires with the next batch, and a request to a machine whose own due timers can't
+//! fire within the bound is refused as `busy` rather than let in ahead of them.
+
+use concordat_events::Hash;
+use concordat_machine::State;
+use concordat_store::{Store, StoreError};
+
+use crate::keys;
+use crate::layer::Read;
+use crate::limits::{TIMER_REST_MS, TIMER_STREAK, TIMERS_PER_BATCH};
+use crate::work::{Slot, Work};
+
+impl<S: Store> Work<'_, S> {
+    /// Begins a batch: its time, and the timers due by then.
+    pub(crate) fn begin(&mut self, now_ms: u64) -> Result<(), StoreError> {
+        self.now_ms = now_ms;
+        self.timers_left = TIMERS_PER_BATCH;
+        // In rounds: a timer set by one that fired is due now at the earliest, so it comes after all that were due.
+        while self.timers_left > 0 {
+            let due: Vec<_> = self.due()?;
+            if due.is_empty() {
+                break;
+            }
+            for id in due {
+                let Some(mut slot) = self.take(&id)? else { break };
+                let fired = self.fire(id, &mut slot);
+                self.put(id, slot);
+                fired?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The machines with due timers, as many as may still fire.
+    fn due(&self) -> Result<Vec<Hash>, StoreError> {
+        let mut machines = Vec::new();
+        for (key, _) in self.over.scan(keys::TIMER_PREFIX, &[], self.timers_left)? {
+            let timer = keys::timer_of(&key).ok_or_else(|| keys::corrupt(&key, "expected a timer's key"))?;
+            if timer.0 > self.now_ms {
+                break;
+            }
+            machines.push(timer.1);
+        }
+        Ok(machines)
+    }
+
+    /// Fires what is due at one machine; false if something due is left.
+    pub(crate) fn settle(&mut self, id: Hash, slot: &mut Slot) -> Result<bool, StoreError> {
+        loop {
+            // A machine at rest still has a deadline behind it that it doesn't know of.
+            if !slot.record.state.is_done()
+                && slot.record.state.next_due_ms().is_some_and(|due| due <= self.now_ms)
+            {
+                if self.timers_left == 0 || slot.record.next_due_ms().is_some_and(|due| due > self.now_ms) {
+                    return Ok(false);
+                }
+                self.fire(id, slot)?;
+            } else {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Fires a machine's first due timer. It is used up whatever comes of it.
+    fn fire(&mut self, id: Hash, slot: &mut Slot) -> Result<(), StoreError> {
+        self.timers_left = self.timers_left.saturating_sub(1);
+        let key = keys::machine_key(&id);
+        let fired = slot
+            .fixed
+            .definition
+            .fire_due(&slot.record.state, self.now_ms)
+            .map_err(|rejection| keys::corrupt(&key, &rejection.to_string()))?
+            .ok_or_else(|| keys::corrupt(&key, "the index names a timer that the machine doesn't have"))?;
+        let without = without_first_timer(&slot.record.state)
+            .ok_or_else(|| keys::corrupt(&key, "expected a state with a timer"))?;
+        if fired.rejection.is_some() {
+            Self::note(slot).state = fired.step.state;
+        } else if self.commit(id, slot, fired.step)?.is_err() {
+            // What it wanted signed is refused, so the step didn't happen.
+            Self::note(slot).state = without;
+        }
+        let now_ms = self.now_ms;
+        let record = Self::note(slot);
+        record.timer_streak = record.timer_streak.saturating_add(1);
+        record.rest_until_ms = (record.timer_streak >= TIMER_STREAK).then(|| now_ms + TIMER_REST_MS);
+        Ok(())
+    }
+}
+
+/// The state with its first timer used up and nothing else changed.
+fn without_first_timer(state: &State) -> Option<State> {
+    let mut value = serde_json::to_value(state).ok()?;
+    let timers = value.get_mut("timers")?.as_array_mut()?;
+    if timers.is_empty() {
+        return None;
+    }
+    timers.remove(0);
+    serde_json::from_value(value).ok()
+}
