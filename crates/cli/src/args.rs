@@ -1,0 +1,47 @@
+//! The command line as clap sees it. No defaults stand here: what isn't given stays `None`, and the code that uses it says
+//! what it takes instead.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{get, history, key, list, machine, publish, send, watch};
+
+/// Certified state machines on Nostr: one key, one signature, several custodians.
+#[derive(Parser, Debug)]
+#[command(
+    name = "concordat",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit status: 0 done, 1 a check failed, 2 usage, 3 not ready or unreachable, 4 refused by a rule.\n\
+                  Data goes to stdout, everything else to stderr."
+)]
+pub struct Cli {
+    /// Prints JSON: results on stdout, an error as {"code","message","hint"} on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Identities
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Definitions, offline: check one, run one
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
+    /// Publishes a definition and waits until the group has admitted or rejected it
+    Publish(publish::PublishArgs),
+    /// Signs and sends an event to a machine and waits for its certified outcome
+    Send(send::SendArgs),
+    /// A machine's newest certified state
+    Get(get::GetArgs),
+    /// Follows a machine's certified states
+    Watch(watch::WatchArgs),
+    /// The group's machines
+    List(list::ListArgs),
+    /// A machine's requests with their outcomes
+    History(history::HistoryArgs),
+}

@@ -1,0 +1,46 @@
+//! `key new`: a new identity. The secret goes to a file that only its owner reads; what is printed is public.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use nostr::nips::nip19::ToBech32;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::ui::Ui;
+use crate::user::keys;
+
+/// Commands on identities.
+#[derive(Subcommand, Debug)]
+pub enum KeyCommand {
+    /// Makes a new identity; its nsec goes to a file with mode 0600, its npub to stdout
+    New(NewArgs),
+}
+
+/// Arguments of `key new`.
+#[derive(Args, Debug)]
+pub struct NewArgs {
+    /// The file for the secret (concordat/key in the user's configuration directory if not given); it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(command: KeyCommand, ui: Ui) -> Result<(), Failure> {
+    let KeyCommand::New(NewArgs { out }) = command;
+    let path = out.or_else(keys::default_file).ok_or_else(|| {
+        Failure::usage(
+            "no_file",
+            "there is no home directory to put the key in",
+            "name a file with --out FILE",
+        )
+    })?;
+    let public = keys::create(&path)?.public_key();
+    let npub = public
+        .to_bech32()
+        .map_err(|_| Failure::check("key", "the public key can't be written as npub", ""))?;
+    let text = npub.clone();
+    ui.result(&json!({"npub": npub, "pubkey": public.to_hex(), "file": path}), || text)?;
+    ui.note(&format!("the secret is in {}", path.display()));
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! The user's side: talks to relays, signs requests, waits for certified outcomes and checks what it is shown.
+//!
+//! Promises: nothing a relay says is believed before its signature and its head have been checked; every wait is bounded, and
+//! an error names the relay. Refuses: to trust an `OK` as an outcome; only a log event signed by the group is one.
+
+pub mod input;
+pub mod keys;
+pub mod machine;
+pub mod outcome;
+pub mod pages;
+pub mod relays;
+
+use std::time::Duration;
+
+use clap::Args;
+use concordat_events::{Hash, PublicKey};
+
+use crate::failure::Failure;
+use crate::limits::{MOST_TIMEOUT_SECONDS, RELAYS, TIMEOUT};
+use relays::Relays;
+
+/// Which group, and where to find it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GroupArgs {
+    /// The group's public key, npub or 64 hex digits
+    #[arg(long, env = "CONCORDAT_GROUP", value_name = "KEY")]
+    pub group: Option<String>,
+    /// A relay; may stand several times or hold several, separated by commas
+    #[arg(long = "relay", env = "CONCORDAT_RELAYS", value_delimiter = ',', value_name = "URL")]
+    pub relays: Vec<String>,
+    /// Seconds to wait for an answer or an outcome (30 if not given)
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+impl GroupArgs {
+    /// The group's key; an error says how to give one.
+    pub fn group_key(&self) -> Result<PublicKey, Failure> {
+        let text = self.group.as_deref().filter(|text| !text.is_empty()).ok_or_else(|| {
+            Failure::usage("no_group", "no group is given", "give --group KEY or set CONCORDAT_GROUP")
+        })?;
+        parse_public_key(text)
+    }
+
+    /// How long to wait.
+    pub fn wait(&self) -> Result<Duration, Failure> {
+        match self.timeout {
+            None => Ok(TIMEOUT),
+            Some(seconds) if (1..=MOST_TIMEOUT_SECONDS).contains(&seconds) => {
+                Ok(Duration::from_secs(seconds))
+            }
+            Some(seconds) => Err(Failure::usage(
+                "timeout",
+                format!("--timeout {seconds}: expected 1 to {MOST_TIMEOUT_SECONDS} seconds"),
+                "",
+            )),
+        }
+    }
+
+    /// The relays' addresses.
+    pub fn urls(&self) -> Result<Vec<String>, Failure> {
+        let urls: Vec<String> =
+            self.relays.iter().map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect();
+        if urls.is_empty() {
+            return Err(Failure::usage(
+                "no_relay",
+                "no relay is given",
+                "give --relay URL or set CONCORDAT_RELAYS",
+            ));
+        }
+        if urls.len() > RELAYS {
+            return Err(Failure::usage(
+                "relays",
+                format!("{} relays are given; at most {RELAYS} are used at once", urls.len()),
+                "",
+            ));
+        }
+        Ok(urls)
+    }
+
+    /// Connects to the group's relays.
+    pub async fn connect(&self) -> Result<Group, Failure> {
+        let (key, wait, urls) = (self.group_key()?, self.wait()?, self.urls()?);
+        let relays = Relays::connect(&urls, wait).await?;
+        Ok(Group { key, relays, wait })
+    }
+}
+
+/// A group and a connection to its relays.
+pub struct Group {
+    /// The group's key.
+    pub key: PublicKey,
+    /// Its relays.
+    pub relays: Relays,
+    /// How long to wait for anything.
+    pub wait: Duration,
+}
+
+/// Reads a public key, npub or hex.
+pub fn parse_public_key(text: &str) -> Result<PublicKey, Failure> {
+    PublicKey::parse(text.trim()).map_err(|_| {
+        Failure::usage(
+            "public_key",
+            format!("`{text}` isn't a public key"),
+            "expected an npub or 64 hex digits",
+        )
+    })
+}
+
+/// Reads a machine's id: 64 hex digits, `note1..` or `nevent1..`.
+pub fn parse_machine(text: &str) -> Result<Hash, Failure> {
+    let id = concordat_events::EventId::parse(text.trim()).map_err(|_| {
+        Failure::usage(
+            "machine_id",
+            format!("`{text}` isn't a machine's id"),
+            "expected the id of its definition: 64 hex digits, note1.. or nevent1..; `concordat list` shows them",
+        )
+    })?;
+    Ok(id.into())
+}

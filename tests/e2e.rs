@@ -1,0 +1,22 @@
+//! End-to-end tests: the `concordat` binary as its users meet it, real relays, real processes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: an assumption that doesn't hold fails the test"
+)]
+
+#[path = "e2e/architecture.rs"]
+mod architecture;
+#[path = "e2e/cli_errors.rs"]
+mod cli_errors;
+#[path = "e2e/docs.rs"]
+mod docs;
+#[path = "e2e/lone_group.rs"]
+mod lone_group;
+#[path = "e2e/machine_run.rs"]
+mod machine_run;
+#[path = "e2e/support.rs"]
+mod support;
+#[path = "e2e/verbs.rs"]
+mod verbs;
