@@ -65,3 +65,19 @@ pub(crate) fn create(dir: &Path) -> io::Result<()> {
     }
     sync(parent)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_its_own_error() {
+        // ENOSPC and EDQUOT as the kernel gives them.
+        for code in [28, 122] {
+            let error = io_error("test", "writing", io::Error::from_raw_os_error(code));
+            assert!(matches!(error, StoreError::Full { engine: "test" }), "{error}");
+        }
+        let error = io_error("test", "writing", io::Error::from_raw_os_error(5));
+        assert!(matches!(error, StoreError::Engine { .. }), "{error}");
+    }
+}

@@ -81,8 +81,8 @@ impl Gate {
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::sync::Barrier;
     use std::sync::atomic::AtomicU32;
-    use std::sync::{Arc, Barrier};
 
     fn full() -> Result<(), StoreError> {
         Err(StoreError::Full { engine: "test" })
@@ -146,15 +146,15 @@ mod tests {
 
     #[test]
     fn flushes_that_wait_share_one_sync() {
-        let gate = Arc::new(Gate::new("test"));
-        let syncs = Arc::new(AtomicU32::new(0));
-        // The first sync runs until all others have applied their batch; they then wait for the lock.
-        let applied = Arc::new(Barrier::new(5));
+        let gate = Gate::new("test");
+        let syncs = AtomicU32::new(0);
+        // The others apply while the first sync runs, which ends when all have; then they wait for its lock.
+        let (started, applied) = (Barrier::new(5), Barrier::new(5));
         gate.apply(|| Ok(())).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                let (gate, syncs, applied) = (gate.clone(), syncs.clone(), applied.clone());
-                scope.spawn(move || {
+                scope.spawn(|| {
+                    started.wait();
                     gate.apply(|| Ok(())).unwrap();
                     applied.wait();
                     gate.flush(|| {
@@ -165,6 +165,7 @@ mod tests {
                 });
             }
             gate.flush(|| {
+                started.wait();
                 applied.wait();
                 syncs.fetch_add(1, Ordering::SeqCst);
                 Ok(())

@@ -74,10 +74,7 @@ impl RedbStore {
             _ => {}
         }
         let db = Self::builder().create(&unfinished).map_err(|e| open_error(dir, "creating", e))?;
-        let txn = begin(&db, Durability::Immediate).map_err(|e| engine_error("creating", e))?;
-        // Reads need the table to exist.
-        txn.open_table(TABLE).map(drop).map_err(|e| engine_error("creating", e.into()))?;
-        txn.commit().map_err(|e| engine_error("creating", e.into()))?;
+        make_table(&db).map_err(|e| engine_error("creating", e))?;
         std::fs::rename(&unfinished, dir.join(FILE)).map_err(creating)?;
         directory::sync(dir).map_err(creating)?;
         Ok(db)
@@ -142,6 +139,13 @@ impl RedbStore {
     }
 }
 
+/// Makes the table, which reads need to exist.
+fn make_table(db: &Database) -> Result<(), redb::Error> {
+    let txn = begin(db, Durability::Immediate)?;
+    txn.open_table(TABLE)?;
+    Ok(txn.commit()?)
+}
+
 /// Begins a write.
 ///
 /// Durable commits are two-phase: pages first, synced; then the byte that makes them current, synced again. redb's
@@ -199,3 +203,6 @@ impl Store for RedbStore {
         self.gate.flush(|| self.sync().map_err(|e| engine_error("flushing", e)))
     }
 }
+
+#[cfg(test)]
+mod power_loss;
