@@ -1,1 +1,45 @@
-//! placeholder
+//! PROTOCOL.md as a pure state machine: (state, input) -> effects.
+//!
+//! Promises: two different heads of one height never get enough of this custodian's word to be both signed; nothing leaves
+//! before what it promises is durable; what is certified is exactly what this custodian computed itself.
+//! Refuses: to sign bytes that anybody hands it, to act on a message whose signature it hasn't checked, to read a clock, a
+//! file, a socket or the system's randomness: time and entropy are passed in, the store is a trait.
+
+pub mod certified;
+pub mod context;
+mod core;
+pub mod decider;
+pub mod effect;
+mod epoch;
+pub mod limits;
+pub mod message;
+mod normal;
+pub mod pool;
+mod progress;
+pub mod record;
+mod repeat;
+mod round;
+pub mod rules;
+mod session;
+mod start;
+pub mod status;
+mod sync;
+pub mod timing;
+pub mod wrapper;
+
+/// The custodians' messages as they travel (`proto/concordat/v1/consensus.proto`).
+#[allow(missing_docs, clippy::all, reason = "generated; documented in the .proto file")]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/concordat.consensus.v1.rs"));
+}
+
+pub use crate::core::{Entropy, Fatal, Parts};
+pub use certified::{Certified, Published};
+pub use context::{Context, Identity};
+pub use decider::Decider;
+pub use effect::{Action, Alarm, Input, Now, Origin};
+pub use message::{Message, Msg};
+pub use record::{Bar, Record};
+pub use rules::{Law, Rules};
+pub use status::Status;
+pub use timing::Timing;

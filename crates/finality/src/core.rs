@@ -1,0 +1,412 @@
+//! The state of one custodian and the dispatch of one step. What a step may do is spread over the modules beside this one:
+//! [`crate::normal`] certifies heads, [`crate::session`] signs them, [`crate::epoch`] changes leaders, [`crate::sync`]
+//! catches up, [`crate::start`] comes back after a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use concordat_events::hash::Hash;
+use concordat_ledger::Ledger;
+use concordat_store::{Store, StoreError, WriteBatch};
+use concordat_threshold::{GroupKeys, KeyShare};
+use rand_core::{CryptoRng, RngCore};
+
+use crate::context::{Context, Identity};
+use crate::effect::{Action, After, Alarm, Effect, Input, Now};
+use crate::epoch::Epoch;
+use crate::limits::CLAIM_FLUSH_MS;
+use crate::message::{self, Body, CertifiedHead, Evidence, Kind, Message, Msg};
+use crate::pool::Pool;
+use crate::record::{self, Bar, Record};
+use crate::repeat::{Repeats, Slot};
+use crate::round::Round;
+use crate::rules::Rules;
+use crate::start::StartCheck;
+use crate::timing::Timing;
+use crate::wire;
+
+/// Why a custodian must stop. Nothing of this is retried.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The store failed (PROTOCOL 7).
+    #[error("the store failed, so this custodian stops: {0}")]
+    Store(#[from] StoreError),
+    /// The ledger can't be opened.
+    #[error("the ledger can't be opened: {0}")]
+    Ledger(#[from] concordat_ledger::OpenError),
+    /// The own state contradicts what the group signed, or the protocol's assumption is broken.
+    #[error("{0}")]
+    Stop(Alarm),
+}
+
+/// Randomness for nonces and questions, passed in.
+pub trait Entropy: RngCore + CryptoRng + Send {}
+impl<T: RngCore + CryptoRng + Send> Entropy for T {}
+
+/// What a custodian is made of.
+pub struct Parts<S> {
+    /// The cluster.
+    pub context: Arc<Context>,
+    /// Its number.
+    pub me: u16,
+    /// Its identity key.
+    pub identity: Box<dyn Identity>,
+    /// Its key share.
+    pub share: KeyShare,
+    /// Its store.
+    pub store: S,
+    /// Its timeouts.
+    pub timing: Timing,
+    /// The kernel's boot id, empty if there is none (PROTOCOL 8).
+    pub boot: Vec<u8>,
+    /// The operator says that the disk was not restored.
+    pub not_restored: bool,
+    /// Randomness.
+    pub entropy: Box<dyn Entropy>,
+}
+
+/// What is left to do after a step's flush.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// Take the nonces out of memory and compute the share.
+    Share(Hash),
+    /// Read lock and certified head, and grant.
+    Grant,
+    /// The check at the start is over.
+    Run,
+}
+
+/// What one step has produced so far.
+#[derive(Default)]
+pub(crate) struct Out {
+    pub writes: WriteBatch,
+    pub dirty: bool,
+    pub effects: Vec<Effect>,
+    pub then: Vec<Then>,
+}
+
+/// One custodian's side of PROTOCOL.md.
+pub struct Core<S: Store, R: Rules> {
+    pub(crate) context: Arc<Context>,
+    pub(crate) me: u16,
+    identity: Box<dyn Identity>,
+    pub(crate) share: KeyShare,
+    pub(crate) keys: GroupKeys,
+    pub(crate) timing: Timing,
+    pub(crate) store: Arc<S>,
+    pub(crate) ledger: Ledger<Arc<S>>,
+    pub(crate) record: Record,
+    /// The newest certified head, as it is shown to others.
+    pub(crate) last: Option<CertifiedHead>,
+    pub(crate) evidence: BTreeMap<u16, Evidence>,
+    /// The newest message of each kind that can contradict another, per sender.
+    pub(crate) witnessed: BTreeMap<(u16, Kind), wire::Envelope>,
+    pub(crate) claims: BTreeMap<u16, wire::Claim>,
+    unflushed_claims: BTreeSet<u16>,
+    unflushed_since: Option<u64>,
+    pub(crate) pool: Pool,
+    pub(crate) epoch: Epoch,
+    pub(crate) round: Round,
+    pub(crate) start: StartCheck,
+    pub(crate) repeats: Repeats,
+    /// Since when each peer can't be reached, ms.
+    pub(crate) down: BTreeMap<u16, u64>,
+    /// The newest grant of each custodian.
+    pub(crate) grants: BTreeMap<u16, Msg>,
+    /// The newest complaint of each custodian.
+    pub(crate) complaints: BTreeMap<u16, Msg>,
+    pub(crate) now: Now,
+    pub(crate) entropy: Box<dyn Entropy>,
+    pub(crate) out: Out,
+    pub(crate) boot: Vec<u8>,
+    pub(crate) not_restored: bool,
+    /// Certificates in a row since the last epoch change.
+    pub(crate) streak: u32,
+    /// When something was asked for last, so that a flood of hints makes no flood of questions.
+    pub(crate) asked: BTreeMap<u16, u64>,
+    pub(crate) rules: std::marker::PhantomData<R>,
+}
+
+impl<S: Store, R: Rules> Core<S, R> {
+    /// Reads what is durable. Nothing is sent before [`Input::Start`].
+    pub fn open(parts: Parts<Arc<S>>) -> Result<Self, Fatal> {
+        let Parts { context, me, identity, share, store, timing, boot, not_restored, entropy } = parts;
+        let ledger = Ledger::open(store.clone(), context.genesis.clone())?;
+        let stored = Record::load(&store, &context)?;
+        // A key share without a record: only the ceremony makes a first one, so this disk has lost it (PROTOCOL 8).
+        let lost = stored.is_none();
+        let mut record = stored.unwrap_or_default();
+        if lost && R::QUARANTINE {
+            record.bar = Bar::Unknown;
+        }
+        let epoch = Epoch::new(record.epoch, 0);
+        Ok(Core {
+            keys: share.keys().clone(),
+            last: record::last_head(&store, &context)?,
+            evidence: record::evidence(&store, &context)?,
+            claims: record::claims(&store)?,
+            context,
+            me,
+            identity,
+            share,
+            timing,
+            store,
+            ledger,
+            record,
+            witnessed: BTreeMap::new(),
+            unflushed_claims: BTreeSet::new(),
+            unflushed_since: None,
+            pool: Pool::default(),
+            epoch,
+            round: Round::default(),
+            start: StartCheck::default(),
+            repeats: Repeats::default(),
+            down: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            complaints: BTreeMap::new(),
+            now: Now::default(),
+            entropy,
+            out: Out::default(),
+            boot,
+            not_restored,
+            streak: 0,
+            asked: BTreeMap::new(),
+            rules: std::marker::PhantomData,
+        })
+    }
+
+    /// One step: everything that follows from one input, as data.
+    pub(crate) fn step(&mut self, now: Now, input: Input) -> Result<Out, Fatal> {
+        self.now = now;
+        match input {
+            Input::Start => self.on_start(),
+            Input::Tick => self.on_tick()?,
+            Input::Request { event, origin } => self.on_request(*event, origin),
+            Input::Message(message) => self.on_message(message)?,
+            Input::Ordered { epoch, entry } => self.on_ordered(epoch, entry)?,
+            Input::GroupFailed { epoch } => self.on_group_failed(epoch),
+            Input::Reachable { peer, up } => self.on_reachable(peer, up),
+        }
+        self.advance()?;
+        Ok(self.finish())
+    }
+
+    /// What is left to do once the flush is done.
+    pub(crate) fn resume(&mut self, then: Then) -> Result<Out, Fatal> {
+        match then {
+            Then::Share(session) => self.release_share(session)?,
+            Then::Grant => self.send_grant(),
+            Then::Run => self.run(),
+        }
+        self.advance()?;
+        Ok(self.finish())
+    }
+
+    /// Everything that may have become possible, whatever the input was.
+    fn advance(&mut self) -> Result<(), Fatal> {
+        if !self.start.running() {
+            return Ok(());
+        }
+        self.try_start_epoch()?;
+        self.try_batch()?;
+        self.try_propose()?;
+        self.try_prepare()?;
+        self.try_session()?;
+        self.forward_requests();
+        self.watch_progress();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Out {
+        let overdue = self.unflushed_since.is_some_and(|since| self.now.mono_ms >= since + CLAIM_FLUSH_MS);
+        if overdue {
+            self.durable();
+        }
+        let mut out = std::mem::take(&mut self.out);
+        if out.dirty {
+            for sender in std::mem::take(&mut self.unflushed_claims) {
+                if let Some(claim) = self.claims.get(&sender) {
+                    record::put_claim(&mut out.writes, claim);
+                }
+            }
+            self.unflushed_since = None;
+            let mut record = self.record.clone();
+            if !R::PREPARED_PERSISTS {
+                record.prepared = None;
+            }
+            if !R::EPOCH_PERSISTS {
+                record.epoch = 0;
+            }
+            record.save(&mut out.writes);
+        }
+        out
+    }
+
+    /// Something in this step must be durable: raises `seq`, once.
+    pub(crate) fn durable(&mut self) {
+        if !self.out.dirty {
+            self.out.dirty = true;
+            self.record.seq += 1;
+        }
+    }
+
+    /// Are there claims of peers that own messages must not outrun (PROTOCOL 7)?
+    pub(crate) fn flush_claims(&mut self) {
+        if !self.unflushed_claims.is_empty() {
+            self.durable();
+        }
+    }
+
+    fn on_message(&mut self, message: Msg) -> Result<(), Fatal> {
+        self.note_claim(&message);
+        match &message.body {
+            Body::Question(nonce) => return self.on_question(message.sender, *nonce),
+            Body::Answer(answer) => return self.on_answer(message.sender, answer),
+            _ if !self.start.running() => return Ok(()),
+            _ => {}
+        }
+        self.witness(&message);
+        match &message.body {
+            Body::Requests(events) => self.on_requests(message.sender, events),
+            Body::Propose(_) => self.on_propose(&message)?,
+            Body::Prepare(_) => self.on_prepare(&message),
+            Body::Certify(_) => self.on_certify(&message)?,
+            Body::Lock(cert) => self.adopt(cert.clone(), message.sender)?,
+            Body::Refuse(refuse) => self.on_refuse(message.sender, refuse)?,
+            Body::Shown(prepares) => self.on_shown(prepares),
+            Body::Share(_) => self.on_share(&message)?,
+            Body::Again(vote) => self.on_again(message.sender, *vote),
+            Body::Certificate(certificate) => self.on_certificate(message.sender, certificate)?,
+            Body::Complaint(_) => self.on_complaint(&message)?,
+            Body::Grant(_) => self.on_grant(&message)?,
+            Body::Evidence(evidence) => self.accept_evidence(evidence.clone()),
+            Body::FetchHeads(from) => self.on_fetch_heads(message.sender, *from)?,
+            Body::Heads(heads) => self.on_heads(message.sender, heads)?,
+            Body::FetchBatches(hashes) => self.on_fetch_batches(message.sender, hashes)?,
+            Body::Batches(batches) => self.on_batches(batches)?,
+            Body::Nudge => self.round.nudged = true,
+            // These reach the core only through the epoch's log.
+            Body::Wrapper(_) | Body::EpochStart(_) => {}
+            Body::Question(_) | Body::Answer(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Remembers the highest seq of each peer, shown by its own signature.
+    fn note_claim(&mut self, message: &Msg) {
+        if message.sender == self.me {
+            return;
+        }
+        if self.claims.get(&message.sender).is_none_or(|known| known.seq < message.seq) {
+            self.claims.insert(message.sender, message.claim());
+            self.unflushed_claims.insert(message.sender);
+            self.unflushed_since.get_or_insert(self.now.mono_ms);
+        }
+    }
+
+    fn on_reachable(&mut self, peer: u16, up: bool) {
+        if up {
+            self.down.remove(&peer);
+        } else {
+            self.down.entry(peer).or_insert(self.now.mono_ms);
+        }
+    }
+
+    /// The timeout now.
+    pub(crate) fn timeout(&self) -> u64 {
+        self.timing.timeout(self.record.doublings)
+    }
+
+    /// Signs a message of this custodian.
+    pub(crate) fn seal(&self, kind: Kind, body: &impl prost::Message, attachment: Vec<u8>) -> Option<Msg> {
+        let envelope = message::seal(
+            &self.context,
+            self.identity.as_ref(),
+            self.me,
+            self.record.seq,
+            kind,
+            body.encode_to_vec(),
+            attachment,
+        );
+        // What this custodian says passes the same checks as what others say; if it doesn't, it isn't said.
+        Message::check(&self.context, envelope).ok()
+    }
+
+    /// Signs a message whose body this custodian has just made itself, and which need not be parsed again.
+    pub(crate) fn seal_own(
+        &self,
+        kind: Kind,
+        body: &impl prost::Message,
+        attachment: Vec<u8>,
+        make: impl FnOnce(&Self) -> Body,
+    ) -> Option<Msg> {
+        let bytes = body.encode_to_vec();
+        let envelope = message::seal(
+            &self.context,
+            self.identity.as_ref(),
+            self.me,
+            self.record.seq,
+            kind,
+            bytes,
+            attachment,
+        );
+        Some(Message::own(&self.context, self.me, envelope, make(self)))
+    }
+
+    /// Sends after this step's flush, or at once if the step writes nothing.
+    pub(crate) fn send(&mut self, to: u16, message: Msg) {
+        self.effect(After::Flush, Action::Send { to, message });
+    }
+
+    /// Sends to all, the sender included: its own votes count like others'.
+    pub(crate) fn send_all(&mut self, message: &Msg) {
+        let everyone: Vec<u16> = self.context.roster.numbers().collect();
+        for to in everyone {
+            self.send(to, message.clone());
+        }
+    }
+
+    /// Sends to all others.
+    pub(crate) fn send_others(&mut self, message: &Msg) {
+        let others: Vec<u16> = self.others().collect();
+        for to in others {
+            self.send(to, message.clone());
+        }
+    }
+
+    /// Sends to all and repeats until superseded.
+    pub(crate) fn send_and_repeat(&mut self, slot: Slot, message: &Msg) {
+        self.send_all(message);
+        self.repeats.set(slot, message.clone(), None, self.now.mono_ms, self.timeout());
+    }
+
+    pub(crate) fn others(&self) -> impl Iterator<Item = u16> + use<S, R> {
+        let me = self.me;
+        let all: Vec<u16> = self.context.roster.numbers().filter(|number| *number != me).collect();
+        all.into_iter()
+    }
+
+    pub(crate) fn effect(&mut self, after: After, action: Action) {
+        self.out.effects.push(Effect { after, action });
+    }
+
+    pub(crate) fn alarm(&mut self, alarm: Alarm) {
+        self.effect(After::Nothing, Action::Alarm(alarm));
+    }
+
+    /// May this custodian vote?
+    pub(crate) fn may_vote(&self) -> bool {
+        self.start.running() && (self.record.bar == Bar::None || !R::QUARANTINE)
+    }
+
+    /// The leader of the running epoch.
+    pub(crate) fn leader(&self) -> u16 {
+        let named: BTreeSet<u16> = self.evidence.keys().copied().collect();
+        self.context.leader(self.record.epoch, &named)
+    }
+
+    /// Does this custodian lead the running epoch? Not if it has restarted since it entered it (PROTOCOL 5).
+    pub(crate) fn leads(&self) -> bool {
+        self.leader() == self.me && self.record.epoch_run == self.record.run && self.may_vote()
+    }
+}

@@ -1,0 +1,594 @@
+//! Changing the epoch (PROTOCOL 5): complaints, grants, the opening and the EpochStart. One epoch has one leader and one
+//! Raft group; there is one way out of it, for a crash and for a lie.
+
+use std::collections::VecDeque;
+
+use concordat_events::batch::{Batch, batches_root};
+use concordat_events::hash::Hash;
+use concordat_events::limits::REQUESTS_PER_HEAD;
+use concordat_store::Store;
+use prost::Message as _;
+
+use crate::core::{Core, Fatal, Then};
+use crate::effect::{Action, After, Alarm};
+use crate::message::{self, Body, Cause, Complaint, Evidence, Grant, Kind, Msg, PrepareCert, contradiction};
+use crate::record;
+use crate::repeat::Slot;
+use crate::rules::Rules;
+use crate::wire;
+
+/// A batch of the epoch's log as it was delivered.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub batch: Batch,
+    pub hash: Hash,
+    /// When it came to this custodian, ms since 1970.
+    pub arrived_wall_ms: u64,
+}
+
+/// What a valid EpochStart says.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// The height after c, the highest certified head that a grant names.
+    pub next_height: u64,
+    /// The lock of the highest epoch for that height (the value rule).
+    pub forced: Option<PrepareCert>,
+}
+
+impl Started {
+    /// The lock that forces the head of this height.
+    pub fn forced_for(&self, height: u64) -> Option<&PrepareCert> {
+        self.forced.as_ref().filter(|cert| cert.vote.height == height)
+    }
+}
+
+/// What a custodian holds in memory about the running epoch.
+#[derive(Debug, Default)]
+pub(crate) struct Epoch {
+    /// Since when the opening is known, ms.
+    pub opened_ms: Option<u64>,
+    /// The first entry of the log.
+    pub started: Option<Started>,
+    /// The batches of the log: number 1 first.
+    pub entries: Vec<Entry>,
+    /// The last batch that the certified head covers.
+    pub covered: u64,
+    /// Heads certified since c whose batches haven't been found in the log yet.
+    unmatched: VecDeque<(Hash, usize)>,
+    /// Leader: the last entry that was made.
+    pub created: u64,
+    /// Leader: its digest.
+    pub last_digest: Hash,
+    /// Time of the last batch that was made or delivered.
+    pub last_time_ms: u64,
+    /// Leader: the height last proposed.
+    pub proposed: Option<u64>,
+    /// Leader: its EpochStart was given to Raft.
+    pub start_sent: bool,
+    /// Leader: how many batches of the forced lock it still has to wrap.
+    pub forced_left: usize,
+    /// The own complaint was sent.
+    pub complained: bool,
+    /// When the epoch was entered, or the last head was certified in it, ms.
+    pub progress_ms: u64,
+    /// When the epoch was entered, ms.
+    pub entered_ms: u64,
+    /// Since when something waits for a certificate, ms.
+    pub waiting_ms: Option<u64>,
+}
+
+impl Epoch {
+    /// A fresh epoch. Epoch 0 is open from the start.
+    pub fn new(epoch: u64, now_ms: u64) -> Self {
+        Epoch {
+            opened_ms: (epoch == 0).then_some(now_ms),
+            progress_ms: now_ms,
+            entered_ms: now_ms,
+            ..Epoch::default()
+        }
+    }
+
+    /// Batches and bytes that no certified head covers yet.
+    pub fn uncovered(&self) -> (usize, usize) {
+        let open = self.entries.get(index(self.covered)..).unwrap_or_default();
+        (open.len(), open.iter().map(|entry| entry.batch.bytes()).sum())
+    }
+
+    /// The batches after the certified head, up to `number`; `None` if they aren't all here.
+    pub fn batches_to(&self, number: u64) -> Option<Vec<Batch>> {
+        let entries = self.entries.get(index(self.covered)..index(number))?;
+        Some(entries.iter().map(|entry| entry.batch.clone()).collect())
+    }
+
+    /// The entries of [`Epoch::batches_to`].
+    pub fn entries_to(&self, number: u64) -> &[Entry] {
+        self.entries.get(index(self.covered)..index(number)).unwrap_or_default()
+    }
+
+    /// The last batch that one head may cover.
+    pub fn coverable(&self, batches: usize, requests: usize) -> u64 {
+        let mut count = 0;
+        let mut number = self.covered;
+        for entry in self.entries.iter().skip(index(self.covered)).take(batches) {
+            count += entry.batch.requests.len();
+            if count > requests {
+                break;
+            }
+            number += 1;
+        }
+        number
+    }
+
+    /// Have all batches of a forced lock been wrapped?
+    pub fn forced_batches_done(&self) -> bool {
+        self.forced_left == 0
+    }
+
+    /// A head was certified; its batches are those that follow, or of another epoch.
+    pub fn certified(&mut self, root: Hash, batches: usize) {
+        self.unmatched.push_back((root, batches));
+        self.match_heads();
+    }
+
+    /// The batches roots tell which batches certified heads cover (PROTOCOL 5, Joining).
+    pub fn match_heads(&mut self) {
+        if self.started.is_none() {
+            return;
+        }
+        while let Some((root, count)) = self.unmatched.front().copied() {
+            let from = index(self.covered);
+            let Some(entries) = self.entries.get(from..from + count) else { return };
+            let hashes: Vec<Hash> = entries.iter().map(|entry| entry.hash).collect();
+            if count > 0 && batches_root(&hashes) == root {
+                self.covered += count as u64;
+            }
+            self.unmatched.pop_front();
+        }
+    }
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl<S: Store, R: Rules> Core<S, R> {
+    /// The epoch's Raft group has committed its next entry.
+    pub(crate) fn on_ordered(&mut self, epoch: u64, entry: Msg) -> Result<(), Fatal> {
+        if epoch != self.record.epoch || !self.start.running() {
+            return Ok(());
+        }
+        self.witness(&entry);
+        match &entry.body {
+            Body::EpochStart(start) if self.epoch.started.is_none() && start.epoch == epoch => {
+                for evidence in &start.evidence {
+                    self.accept_evidence(evidence.clone());
+                }
+                if entry.sender != self.leader() {
+                    return Ok(());
+                }
+                self.on_epoch_start(&entry)?;
+            }
+            Body::Wrapper(wrapper) => {
+                let expected = self.epoch.entries.len() as u64 + 1;
+                let Some(batch) = &wrapper.batch else { return Ok(()) };
+                if self.epoch.started.is_none() || wrapper.number != expected || wrapper.epoch != epoch {
+                    return Ok(());
+                }
+                for request in &batch.requests {
+                    self.pool.mark_ordered(request.id());
+                }
+                self.epoch.last_time_ms = self.epoch.last_time_ms.max(batch.time_ms);
+                self.epoch.entries.push(Entry {
+                    batch: batch.clone(),
+                    hash: wrapper.hash,
+                    arrived_wall_ms: self.now.wall_ms,
+                });
+                self.epoch.match_heads();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_epoch_start(&mut self, entry: &Msg) -> Result<(), Fatal> {
+        let Body::EpochStart(start) = &entry.body else { return Ok(()) };
+        let (next_height, forced) = self.value_rule(&start.grants)?;
+        let mut behind = None;
+        for message in &start.grants {
+            if message.grant().is_some_and(|grant| grant_height(grant) > self.next_height()) {
+                behind = Some(message.sender);
+            }
+        }
+        if let Some(peer) = behind {
+            self.ask_for_heads(peer);
+        }
+        // Heads certified since c, before this entry came: their batches stand at the front of the log.
+        let mut height = next_height;
+        while height < self.next_height() {
+            if let Some(head) = record::get_head(&self.store, &self.context, height)? {
+                let head = head.certificate.head;
+                self.epoch.unmatched.push_back((head.batches_root, head.batches.len()));
+            }
+            height += 1;
+        }
+        if let Some(forced) = &forced
+            && self.leads()
+            && forced.vote.height == self.next_height()
+        {
+            self.wrap_forced(forced)?;
+        }
+        self.epoch.opened_ms.get_or_insert(self.now.mono_ms);
+        self.epoch.started = Some(Started { next_height, forced });
+        self.epoch.progress_ms = self.now.mono_ms;
+        self.epoch.match_heads();
+        Ok(())
+    }
+
+    /// The highest certified head that the grants name, and the lock that forces the head after it (PROTOCOL 5).
+    fn value_rule(&self, grants: &[Msg]) -> Result<(u64, Option<PrepareCert>), Fatal> {
+        let next = grants.iter().filter_map(|message| message.grant()).map(grant_height).max().unwrap_or(0);
+        let mut forced: Option<&PrepareCert> = None;
+        for lock in grants.iter().filter_map(|message| message.grant()?.lock.as_ref()) {
+            if lock.vote.height != next {
+                continue;
+            }
+            match forced {
+                Some(best) if best.vote.epoch == lock.vote.epoch && best.vote.id != lock.vote.id => {
+                    let alarm = Alarm::TwoLocks { epoch: lock.vote.epoch, height: next };
+                    return Err(Fatal::Stop(alarm));
+                }
+                Some(best) if best.vote.epoch >= lock.vote.epoch => {}
+                _ => forced = Some(lock),
+            }
+        }
+        Ok((next, forced.cloned()))
+    }
+
+    /// The first head of the epoch is that of the lock, from the same batches, wrapped anew.
+    fn wrap_forced(&mut self, forced: &PrepareCert) -> Result<(), Fatal> {
+        for hash in &forced.batch_hashes {
+            if let Some(batch) = record::get_batch(&self.store, &self.context, hash)? {
+                self.order(batch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Wants the epoch to end. Valid only from one who can show its opening.
+    pub(crate) fn complain(&mut self, cause: Cause) {
+        if self.epoch.complained || self.epoch.opened_ms.is_none() {
+            return;
+        }
+        self.epoch.complained = true;
+        let epoch = self.record.epoch;
+        self.alarm(Alarm::Complained { epoch, cause });
+        // Whoever can heal the cause does: everybody gets the requests that wait here.
+        let waiting = self.pool.own(REQUESTS_PER_HEAD);
+        if !waiting.is_empty() {
+            for peer in self.others() {
+                self.send_requests(peer, &waiting);
+            }
+        }
+        let opening = self.grants_for(epoch).iter().map(|grant| grant.bare()).collect();
+        let body = wire::Complaint { epoch, cause: cause.number(), next_height: self.next_height() };
+        let attachment = wire::Proof { messages: opening }.encode_to_vec();
+        if let Some(message) = self.seal(Kind::Complaint, &body, attachment) {
+            self.send_and_repeat(Slot::Complaint, &message);
+        }
+    }
+
+    pub(crate) fn on_complaint(&mut self, message: &Msg) -> Result<(), Fatal> {
+        let Body::Complaint(complaint) = &message.body else { return Ok(()) };
+        self.learn_opening(complaint)?;
+        if complaint.next_height < self.next_height() {
+            self.show_certificate(message.sender, complaint.next_height)?;
+        } else if complaint.next_height > self.next_height() {
+            self.ask_for_heads(message.sender);
+        }
+        if complaint.epoch < self.record.epoch && message.sender != self.me {
+            self.show_epoch(message.sender);
+        }
+        self.keep_complaint(message);
+        self.try_bound()
+    }
+
+    fn keep_complaint(&mut self, message: &Msg) {
+        let Body::Complaint(complaint) = &message.body else { return };
+        let newer = self.complaints.get(&message.sender).is_none_or(|known| match &known.body {
+            Body::Complaint(known) => known.epoch <= complaint.epoch,
+            _ => true,
+        });
+        if newer {
+            self.complaints.insert(message.sender, message.clone());
+        }
+    }
+
+    fn complaints_about(&self, epoch: u64) -> Vec<Msg> {
+        self.complaints
+            .values()
+            .filter(|message| matches!(&message.body, Body::Complaint(c) if c.epoch == epoch))
+            .cloned()
+            .collect()
+    }
+
+    /// A complaint shows the opening of its epoch to those who haven't seen it.
+    fn learn_opening(&mut self, complaint: &Complaint) -> Result<(), Fatal> {
+        for grant in &complaint.opening {
+            self.keep_grant(grant);
+        }
+        self.try_join()
+    }
+
+    /// q complaints, or evidence against the leader, end the epoch for whoever sees them. f liars, or f liars and one flaky
+    /// honest timer, move nobody.
+    pub(crate) fn try_bound(&mut self) -> Result<(), Fatal> {
+        let epoch = self.record.epoch;
+        let needed =
+            if R::COMPLAINTS_BIND_BY_QUORUM { self.context.q() } else { self.context.roster.f() + 1 };
+        let complaints = self.complaints_about(epoch);
+        if complaints.len() >= needed {
+            self.enter(epoch + 1);
+        }
+        Ok(())
+    }
+
+    /// Enters an epoch: the record first, then everything else (PROTOCOL 5).
+    pub(crate) fn enter(&mut self, epoch: u64) {
+        let old = self.record.epoch;
+        self.effect(After::Nothing, Action::CloseGroup { epoch: old });
+        self.record.epoch = epoch;
+        self.record.epoch_run = self.record.run;
+        self.record.doublings = (self.record.doublings + 1).min(crate::limits::MAX_DOUBLINGS);
+        self.streak = 0;
+        self.durable();
+        self.round.new_epoch();
+        self.epoch = Epoch::new(epoch, self.now.mono_ms);
+        self.epoch.last_time_ms = 0;
+        self.pool.new_epoch(self.now.mono_ms);
+        for slot in [Slot::Complaint, Slot::Propose, Slot::Prepare, Slot::Certify, Slot::Share] {
+            self.repeats.clear(slot);
+        }
+        let leader = self.leader();
+        self.alarm(Alarm::Epoch { epoch, leader });
+        if leader != self.me {
+            self.effect(After::Flush, Action::OpenGroup { epoch, leader, lead: false });
+        }
+        if self.grants_for(epoch).len() >= self.context.q() {
+            self.opening_known();
+        }
+        self.out.then.push(Then::Grant);
+    }
+
+    /// The epoch is durable; only now are lock and certified head read.
+    pub(crate) fn send_grant(&mut self) {
+        let epoch = self.record.epoch;
+        if !self.may_vote() || epoch == 0 {
+            return;
+        }
+        let next = self.next_height();
+        let lock = self.record.lock.as_ref().filter(|l| l.vote.height == next && l.vote.epoch < epoch);
+        let body = wire::Grant {
+            epoch,
+            certified: self
+                .last
+                .as_ref()
+                .map(|h| h.certificate.log.json().as_bytes().to_vec())
+                .unwrap_or_default(),
+            lock: lock.map(PrepareCert::to_wire),
+            evidence: self.evidence.values().map(Evidence::to_wire).collect(),
+        };
+        let proof = self.complaints_about(epoch - 1).iter().map(|message| message.bare()).collect();
+        let attachment = wire::Proof { messages: proof }.encode_to_vec();
+        if let Some(message) = self.seal(Kind::Grant, &body, attachment) {
+            self.send_and_repeat(Slot::Grant, &message);
+        }
+    }
+
+    pub(crate) fn on_grant(&mut self, message: &Msg) -> Result<(), Fatal> {
+        let Some(grant) = message.grant() else { return Ok(()) };
+        for evidence in &grant.evidence {
+            self.accept_evidence(evidence.clone());
+        }
+        for complaint in &grant.complaints {
+            self.keep_complaint(complaint);
+        }
+        if grant_height(grant) > self.next_height() {
+            self.ask_for_heads(message.sender);
+        }
+        if grant.epoch < self.record.epoch && message.sender != self.me {
+            self.show_epoch(message.sender);
+        }
+        if let Some(lock) = &grant.lock {
+            self.adopt(lock.clone(), message.sender)?;
+        }
+        self.keep_grant(message);
+        self.try_bound()?;
+        self.try_join()
+    }
+
+    fn keep_grant(&mut self, message: &Msg) {
+        let Some(grant) = message.grant() else { return };
+        let newer = self.grants.get(&message.sender).is_none_or(|known| {
+            known.grant().is_none_or(|other| (other.epoch, known.seq) <= (grant.epoch, message.seq))
+        });
+        if newer {
+            self.grants.insert(message.sender, message.clone());
+        }
+    }
+
+    pub(crate) fn grants_for(&self, epoch: u64) -> Vec<Msg> {
+        self.grants
+            .values()
+            .filter(|message| message.grant().is_some_and(|grant| grant.epoch == epoch))
+            .cloned()
+            .collect()
+    }
+
+    /// q grants open an epoch: whoever sees them enters it.
+    fn try_join(&mut self) -> Result<(), Fatal> {
+        let mut epochs: Vec<u64> =
+            self.grants.values().filter_map(|message| Some(message.grant()?.epoch)).collect();
+        epochs.sort_unstable_by(|a, b| b.cmp(a));
+        epochs.dedup();
+        let open = epochs.into_iter().find(|epoch| self.grants_for(*epoch).len() >= self.context.q());
+        match open {
+            Some(epoch) if epoch > self.record.epoch => self.enter(epoch),
+            Some(epoch) if epoch == self.record.epoch && self.epoch.opened_ms.is_none() => {
+                self.opening_known()
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn opening_known(&mut self) {
+        self.epoch.opened_ms = Some(self.now.mono_ms);
+        // The opening is shown with complaints after a restart too.
+        let grants = self.grants_for(self.record.epoch).iter().map(|grant| grant.bare()).collect();
+        self.out.writes.put(b"f/opening".as_slice(), wire::Proof { messages: grants }.encode_to_vec());
+        self.durable();
+    }
+
+    /// The stored opening of the running epoch.
+    pub(crate) fn load_opening(&mut self) -> Result<(), Fatal> {
+        let Some(bytes) = self.store.get(b"f/opening")? else { return Ok(()) };
+        let proof = wire::Proof::decode(bytes.as_slice()).unwrap_or_default();
+        for envelope in proof.messages {
+            if let Ok(message) = message::Message::check(&self.context, envelope) {
+                self.keep_grant(&message);
+            }
+        }
+        if self.record.epoch > 0 && self.grants_for(self.record.epoch).len() >= self.context.q() {
+            self.epoch.opened_ms = Some(self.now.mono_ms);
+        }
+        Ok(())
+    }
+
+    /// Shows a laggard which epoch runs.
+    pub(crate) fn show_epoch(&mut self, to: u16) {
+        let mine = self.grants.get(&self.me).cloned();
+        if let Some(grant) = mine
+            && grant.grant().is_some_and(|g| g.epoch == self.record.epoch)
+            && !self.recently_told(to)
+        {
+            self.effect(After::Nothing, Action::Send { to, message: grant });
+        }
+    }
+
+    /// The leader opens its epoch's log with all grants it has (PROTOCOL 5).
+    pub(crate) fn try_start_epoch(&mut self) -> Result<(), Fatal> {
+        if !self.leads() || self.epoch.start_sent {
+            return Ok(());
+        }
+        let epoch = self.record.epoch;
+        let mut counted = Vec::new();
+        if epoch > 0 {
+            let Some(opened) = self.epoch.opened_ms else { return Ok(()) };
+            for message in self.grants_for(epoch) {
+                if self.can_rebuild(&message)? {
+                    counted.push(message);
+                }
+            }
+            let all = counted.len() == self.context.roster.n();
+            let waited = self.now.mono_ms >= opened + self.timeout() / 10;
+            if counted.len() < self.context.q() || !(all || waited) {
+                return Ok(());
+            }
+        }
+        let skipped: Vec<wire::Evidence> = self.evidence.values().map(Evidence::to_wire).collect();
+        let opening =
+            wire::Opening { grants: counted.iter().map(|grant| grant.bare()).collect(), evidence: skipped };
+        let attachment = opening.encode_to_vec();
+        let body =
+            wire::EpochStart { epoch, opening: message::attachment_hash(&attachment).as_bytes().to_vec() };
+        self.durable();
+        if let Some(entry) = self.seal(Kind::EpochStart, &body, attachment) {
+            self.epoch.start_sent = true;
+            self.epoch.last_digest = entry.digest;
+            self.epoch.created = 0;
+            self.out.writes.put(b"f/entry".as_slice(), entry.to_bytes());
+            let leader = self.me;
+            self.effect(After::Flush, Action::OpenGroup { epoch, leader, lead: true });
+            self.effect(After::Flush, Action::Append { epoch, number: 0, entry });
+        }
+        Ok(())
+    }
+
+    /// A grant counts once the leader holds what rebuilds its certified head and its lock's head.
+    fn can_rebuild(&mut self, message: &Msg) -> Result<bool, Fatal> {
+        let Some(grant) = message.grant() else { return Ok(false) };
+        if grant_height(grant) > self.next_height() {
+            self.ask_for_heads(message.sender);
+            return Ok(false);
+        }
+        let Some(lock) = grant.lock.as_ref().filter(|lock| lock.vote.height == self.next_height()) else {
+            return Ok(true);
+        };
+        self.has_head_of(lock, message.sender)
+    }
+
+    /// The Raft core of the epoch is dead: its leader resigns, a follower rebuilds its group.
+    pub(crate) fn on_group_failed(&mut self, epoch: u64) {
+        if epoch != self.record.epoch {
+            return;
+        }
+        if self.leader() == self.me {
+            self.complain(Cause::Resigned);
+        } else {
+            let leader = self.leader();
+            self.epoch.entries.clear();
+            self.epoch.started = None;
+            self.epoch.covered = 0;
+            self.effect(After::Nothing, Action::OpenGroup { epoch, leader, lead: false });
+        }
+    }
+
+    /// Compares a message with what its sender said before in the same place.
+    pub(crate) fn witness(&mut self, message: &Msg) {
+        if !matches!(message.kind(), Kind::Propose | Kind::Prepare | Kind::Wrapper | Kind::EpochStart) {
+            return;
+        }
+        let envelope = message.bare();
+        let key = (message.sender, message.kind());
+        if let Some(before) = self.witnessed.get(&key)
+            && before.body != envelope.body
+            && let Some(evidence) = contradiction(&self.context, before, &envelope)
+        {
+            self.accept_evidence(evidence);
+            return;
+        }
+        self.witnessed.insert(key, envelope);
+    }
+
+    /// Evidence is durable, passed on, and names its signer for as long as the roster lasts.
+    pub(crate) fn accept_evidence(&mut self, evidence: Evidence) {
+        if self.evidence.contains_key(&evidence.signer) {
+            return;
+        }
+        let led = self.leader() == evidence.signer;
+        record::put_evidence(&mut self.out.writes, &evidence);
+        self.durable();
+        self.alarm(Alarm::Evidence { culprit: evidence.signer, fault: evidence.fault });
+        if let Some(message) = self.seal(Kind::Evidence, &evidence.to_wire(), Vec::new()) {
+            self.send_others(&message);
+            self.repeats.set(
+                Slot::Evidence(evidence.signer),
+                message,
+                None,
+                self.now.mono_ms,
+                self.timeout(),
+            );
+        }
+        self.evidence.insert(evidence.signer, evidence);
+        // It ends an epoch at once only if its signer leads it.
+        if led && self.start.running() {
+            let next = self.record.epoch + 1;
+            self.enter(next);
+        }
+    }
+}
+
+/// The height after the head that a grant names.
+pub(crate) fn grant_height(grant: &Grant) -> u64 {
+    grant.certified.as_ref().map_or(0, |(_, head)| head.height + 1)
+}

@@ -1,0 +1,38 @@
+//! Limits of the consensus core. Those that decide validity stand in `events::limits`.
+
+/// Bytes of one envelope: a batch of 1 MiB, or an epoch's opening with all grants and locks, fits several times over.
+pub const ENVELOPE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of certified heads or batches in one answer: below [`ENVELOPE_BYTES`] with room for one more head.
+pub const SYNC_BYTES: usize = 1024 * 1024;
+
+/// Requests kept for one custodian's queue in the pool: ten full heads.
+pub const POOL_PER_CUSTODIAN: usize = 4_000;
+
+/// Requests of one author in one custodian's queue: a flood by one key leaves room for others.
+pub const POOL_PER_AUTHOR: usize = 1_000;
+
+/// Entries of an epoch's log after which its leader hands over (PROTOCOL 5).
+pub const EPOCH_ENTRIES: u64 = 1 << 20;
+
+/// How long an epoch lasts at most, in ms (PROTOCOL 5).
+pub const EPOCH_MS: u64 = 60 * 60 * 1000;
+
+/// How often timeouts double (PROTOCOL 5: 64-fold at most).
+pub const MAX_DOUBLINGS: u32 = 6;
+
+/// Certificates in a row after which a doubled timeout is halved.
+pub const HALVE_AFTER: u32 = 16;
+
+/// Messages about later epochs or heights kept per peer and kind: one, the newest.
+pub const HELD_PER_PEER: usize = 1;
+
+/// Evidence kept per signer: one piece names it for as long as the roster lasts.
+pub const EVIDENCE_PER_SIGNER: usize = 1;
+
+/// Commitments that a custodian issues for one (epoch, height, id): n-t+1 attempts, restarts and returns, and an end to a
+/// leader that asks for ever.
+pub const COMMITMENTS_PER_HEAD: u32 = 64;
+
+/// How long a peer's message with a higher `seq` may stay un-flushed, in ms (PROTOCOL 7).
+pub const CLAIM_FLUSH_MS: u64 = 1_000;

@@ -1,0 +1,200 @@
+//! Requests that wait for a certificate: one queue per custodian, drained round robin, bounded per author and custodian.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use concordat_events::hash::Hash;
+use concordat_events::{PublicKey, ValidEvent};
+
+use crate::limits::{POOL_PER_AUTHOR, POOL_PER_CUSTODIAN};
+
+/// A waiting request.
+#[derive(Debug)]
+struct Waiting {
+    event: ValidEvent,
+    /// Whose queue it stands in: the custodian that took it in.
+    from: u16,
+    /// When it came, ms.
+    since_ms: u64,
+    /// Is it in a batch of the running epoch?
+    ordered: bool,
+}
+
+/// The pool of one custodian.
+#[derive(Debug, Default)]
+pub struct Pool {
+    waiting: HashMap<Hash, Waiting>,
+    /// Ids that aren't in a batch yet, per custodian. May hold ids that have left since; they are skipped.
+    queues: BTreeMap<u16, VecDeque<Hash>>,
+    counts: HashMap<u16, usize>,
+    authors: HashMap<(u16, PublicKey), usize>,
+    unordered: usize,
+    /// Own requests by the time at which they are sent to the leader.
+    forward: BTreeSet<(u64, Hash)>,
+    /// Own requests by the time at which they came.
+    own: BTreeSet<(u64, Hash)>,
+    /// Ordered in the running epoch before they came in here.
+    early: HashSet<Hash>,
+    /// The queue that is drained next.
+    turn: u16,
+}
+
+impl Pool {
+    /// Takes a request in from custodian `from` (`own`: this one's intake). `false` if it is known or its queue is full.
+    pub fn add(&mut self, event: ValidEvent, from: u16, now_ms: u64, forward_at: Option<u64>) -> bool {
+        let id = event.id();
+        if self.waiting.contains_key(&id) {
+            return false;
+        }
+        let author = self.authors.entry((from, event.author())).or_default();
+        let count = self.counts.entry(from).or_default();
+        if *author >= POOL_PER_AUTHOR || *count >= POOL_PER_CUSTODIAN {
+            return false;
+        }
+        *author += 1;
+        *count += 1;
+        let ordered = self.early.remove(&id);
+        if !ordered {
+            self.unordered += 1;
+            self.queues.entry(from).or_default().push_back(id);
+        }
+        if let Some(at) = forward_at {
+            self.forward.insert((at, id));
+            self.own.insert((now_ms, id));
+        }
+        self.waiting.insert(id, Waiting { event, from, since_ms: now_ms, ordered });
+        true
+    }
+
+    /// The next request to order, taken round robin from the custodians' queues.
+    pub fn take_next(&mut self) -> Option<ValidEvent> {
+        let turns: Vec<u16> = self
+            .queues
+            .range(self.turn..)
+            .chain(self.queues.range(..self.turn))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in turns {
+            let Some(queue) = self.queues.get_mut(&number) else { continue };
+            while let Some(id) = queue.pop_front() {
+                if let Some(waiting) = self.waiting.get_mut(&id).filter(|waiting| !waiting.ordered) {
+                    waiting.ordered = true;
+                    self.unordered = self.unordered.saturating_sub(1);
+                    self.turn = number.saturating_add(1);
+                    return Some(waiting.event.clone());
+                }
+            }
+        }
+        None
+    }
+
+    /// Puts a request back that was taken by [`Pool::take_next`] and didn't fit.
+    pub fn put_back(&mut self, id: &Hash) {
+        if let Some(waiting) = self.waiting.get_mut(id).filter(|waiting| waiting.ordered) {
+            waiting.ordered = false;
+            self.unordered += 1;
+            self.queues.entry(waiting.from).or_default().push_front(*id);
+        }
+    }
+
+    /// A request stands in a batch of the running epoch.
+    pub fn mark_ordered(&mut self, id: Hash) {
+        match self.waiting.get_mut(&id) {
+            Some(waiting) if !waiting.ordered => {
+                waiting.ordered = true;
+                self.unordered = self.unordered.saturating_sub(1);
+            }
+            Some(_) => {}
+            None => {
+                if self.early.len() < POOL_PER_CUSTODIAN {
+                    self.early.insert(id);
+                }
+            }
+        }
+    }
+
+    /// A new epoch: nothing is ordered in it yet, and its leader has to be told again at `at_ms`.
+    pub fn new_epoch(&mut self, at_ms: u64) {
+        self.early.clear();
+        self.queues.clear();
+        let mut all: Vec<(u64, Hash, u16)> =
+            self.waiting.iter().map(|(id, waiting)| (waiting.since_ms, *id, waiting.from)).collect();
+        all.sort();
+        for (_, id, from) in all {
+            self.queues.entry(from).or_default().push_back(id);
+        }
+        for waiting in self.waiting.values_mut() {
+            waiting.ordered = false;
+        }
+        self.unordered = self.waiting.len();
+        self.forward = self.own.iter().map(|(_, id)| (at_ms, *id)).collect();
+    }
+
+    /// A request is certified, or can't be any more. Gives when it came in.
+    pub fn remove(&mut self, id: &Hash) -> Option<u64> {
+        self.early.remove(id);
+        let waiting = self.waiting.remove(id)?;
+        if !waiting.ordered {
+            self.unordered = self.unordered.saturating_sub(1);
+        }
+        self.own.remove(&(waiting.since_ms, *id));
+        self.forward.retain(|(_, other)| other != id);
+        if let Some(count) = self.counts.get_mut(&waiting.from) {
+            *count = count.saturating_sub(1);
+        }
+        let author = (waiting.from, waiting.event.author());
+        if let Some(count) = self.authors.get_mut(&author) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.authors.remove(&author);
+            }
+        }
+        Some(waiting.since_ms)
+    }
+
+    /// A request of the pool: its signature needs no second check.
+    pub fn get(&self, id: &Hash) -> Option<&ValidEvent> {
+        self.waiting.get(id).map(|waiting| &waiting.event)
+    }
+
+    /// Does nothing wait?
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How many requests wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Is there anything that isn't in a batch yet?
+    pub fn has_unordered(&self) -> bool {
+        self.unordered > 0
+    }
+
+    /// Own requests that are due to be sent to the leader and that no batch holds yet; each is given once.
+    pub fn to_forward(&mut self, now_ms: u64) -> Vec<ValidEvent> {
+        let mut due = Vec::new();
+        while let Some((at, id)) = self.forward.first().copied().filter(|(at, _)| *at <= now_ms) {
+            self.forward.remove(&(at, id));
+            if let Some(waiting) = self.waiting.get(&id).filter(|waiting| !waiting.ordered) {
+                due.push(waiting.event.clone());
+            }
+        }
+        due
+    }
+
+    /// When the next request is to be forwarded.
+    pub fn next_forward(&self) -> Option<u64> {
+        self.forward.first().map(|(at, _)| *at)
+    }
+
+    /// When the oldest own request came in.
+    pub fn oldest_own(&self) -> Option<(u64, Hash)> {
+        self.own.first().copied()
+    }
+
+    /// Requests, oldest own ones first, at most `limit`.
+    pub fn own(&self, limit: usize) -> Vec<ValidEvent> {
+        self.own.iter().take(limit).filter_map(|(_, id)| self.get(id).cloned()).collect()
+    }
+}

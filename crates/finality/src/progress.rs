@@ -1,0 +1,136 @@
+//! Time passes: repeats, timeouts, complaints (PROTOCOL 5).
+
+use concordat_store::Store;
+
+use crate::core::{Core, Fatal};
+use crate::effect::{Action, After};
+use crate::limits::{EPOCH_ENTRIES, EPOCH_MS};
+use crate::message::{Cause, Kind};
+use crate::record::Bar;
+use crate::rules::Rules;
+use crate::wire;
+
+impl<S: Store, R: Rules> Core<S, R> {
+    pub(crate) fn on_tick(&mut self) -> Result<(), Fatal> {
+        let timeout = self.timeout();
+        for (to, message) in self.repeats.due(self.now.mono_ms, timeout) {
+            let to: Vec<u16> = match to {
+                Some(peer) => vec![peer],
+                None => self.others().collect(),
+            };
+            for to in to {
+                self.effect(After::Nothing, Action::Send { to, message: message.clone() });
+            }
+        }
+        if !self.start.running() {
+            return Ok(());
+        }
+        self.aggregate_late()?;
+        self.nudge();
+        Ok(())
+    }
+
+    /// Starts, stops and hears the timers behind complaints.
+    pub(crate) fn watch_progress(&mut self) {
+        let now = self.now.mono_ms;
+        let waits = self.waits_for_certificate();
+        match (waits, self.epoch.waiting_ms) {
+            (true, None) => self.epoch.waiting_ms = Some(now),
+            (false, _) => self.epoch.waiting_ms = None,
+            _ => {}
+        }
+        if self.epoch.complained || self.epoch.opened_ms.is_none() {
+            return;
+        }
+        let timeout = self.timeout();
+        let leader = self.leader();
+        if leader == self.me && !self.leads() {
+            return self.complain(Cause::Resigned);
+        }
+        if self.evidence.contains_key(&leader) {
+            return self.complain(Cause::Evidence);
+        }
+        if self.epoch.started.is_none() {
+            if self.epoch.opened_ms.is_some_and(|opened| now >= opened + timeout) {
+                self.complain(Cause::NoStart);
+            }
+            return;
+        }
+        if self.down.get(&leader).is_some_and(|since| now >= since + timeout) {
+            return self.complain(Cause::Unreachable);
+        }
+        let stuck_since = self.epoch.waiting_ms.map(|since| since.max(self.epoch.progress_ms));
+        if stuck_since.is_some_and(|since| now >= since + timeout) {
+            return self.complain(Cause::NoCertificate);
+        }
+        let old = now >= self.epoch.entered_ms + EPOCH_MS || self.epoch.entries.len() as u64 >= EPOCH_ENTRIES;
+        if old {
+            self.complain(Cause::Old);
+        }
+    }
+
+    /// Is there anything that a certificate should come for?
+    fn waits_for_certificate(&self) -> bool {
+        let next = self.next_height();
+        !self.pool.is_empty()
+            || next == 0
+            || self.epoch.uncovered().0 > 0
+            || self.round.proposal.is_some()
+            || self.record.lock.as_ref().is_some_and(|lock| lock.vote.height == next)
+            || self.ledger.next_due_ms().is_some_and(|due| due <= self.now.wall_ms)
+    }
+
+    /// Own requests that came well before one that was certified were passed over by the leader.
+    pub(crate) fn watch_overdue(&mut self, newest_certified_ms: u64) {
+        let timeout = self.timeout();
+        while let Some((since, id)) = self.pool.oldest_own() {
+            if since + timeout >= newest_certified_ms {
+                return;
+            }
+            let acceptable = self.pool.get(&id).is_some_and(|event| self.acceptable(event));
+            if acceptable {
+                return self.complain(Cause::Overdue);
+            }
+            self.pool.remove(&id);
+        }
+    }
+
+    /// In quarantine of an idle group: asks the leader for empty batches.
+    fn nudge(&mut self) {
+        if let Bar::Until(_) = self.record.bar
+            && let leader = self.leader()
+            && leader != self.me
+            && !self.recently_told(leader)
+            && let Some(message) = self.seal(Kind::Nudge, &wire::Nudge {}, Vec::new())
+        {
+            self.effect(After::Nothing, Action::Send { to: leader, message });
+        }
+    }
+
+    /// When the core wants to be called next, ms of the clock that never jumps.
+    pub(crate) fn next_wake(&self) -> u64 {
+        let now = self.now.mono_ms;
+        let timeout = self.timeout();
+        let mut next = now + timeout;
+        let mut at = |when: Option<u64>| {
+            if let Some(when) = when {
+                next = next.min(when.max(now + 1));
+            }
+        };
+        at(self.repeats.next_ms());
+        at(self.pool.next_forward());
+        if self.epoch.started.is_none() {
+            at(self.epoch.opened_ms.map(|opened| opened + timeout / 10));
+        }
+        if !self.round.sessions.is_empty() || self.round.cert.is_some() {
+            at(Some(now + timeout / 20));
+        }
+        if self.round.proposal.is_some() && self.round.prepare.is_none() {
+            at(Some(now + timeout / 20));
+        }
+        if let Some(due) = self.ledger.next_due_ms() {
+            at(Some(now + due.saturating_sub(self.now.wall_ms)));
+        }
+        next
+    }
+}

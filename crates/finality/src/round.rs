@@ -1,0 +1,89 @@
+//! What a custodian holds in memory while one height is being certified. All of it is lost in a crash, on purpose: nonces
+//! live here and nowhere else (PROTOCOL 4).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concordat_events::hash::Hash;
+use concordat_ledger::Draft;
+use concordat_threshold::Nonce;
+
+use crate::message::{Msg, PrepareCert, Vote};
+
+/// Sessions remembered for one height: every attempt that the protocol allows for the largest roster fits.
+const SESSIONS: usize = 64;
+
+/// One signing session as this custodian knows it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub vote: Vote,
+    pub attempt: u32,
+    /// The prepares with commitments that make the session.
+    pub signers: Vec<Msg>,
+    pub shares: BTreeMap<u16, Msg>,
+    /// When it was opened or its last share came, ms.
+    pub since_ms: u64,
+    /// Aggregation was tried and named a culprit.
+    pub failed: bool,
+}
+
+/// The round for one height in one epoch.
+#[derive(Default)]
+pub(crate) struct Round {
+    /// The own computation of the head in question, with the last batch that it covers.
+    pub draft: Option<(u64, Draft)>,
+    /// The leader's proposal, held until it can be judged.
+    pub proposal: Option<Msg>,
+    /// The own nonces, by the hash of their commitments.
+    pub nonces: BTreeMap<Hash, Vec<Nonce>>,
+    /// How many sets of commitments were issued for this (epoch, height).
+    pub issued: u32,
+    /// The own prepare with the newest commitments.
+    pub prepare: Option<Msg>,
+    /// Votes shown by others: the time rule's way out (PROTOCOL 10).
+    pub shown: BTreeMap<Vote, BTreeSet<u16>>,
+    /// What this custodian has refused, so that it says so once.
+    pub refused: Option<Vote>,
+    /// Leader: the newest prepare of each custodian for the proposed head.
+    pub prepares: BTreeMap<u16, Msg>,
+    /// Leader: commitments that stand in a session already.
+    pub used: BTreeSet<Hash>,
+    /// Leader: signers passed over until they answer.
+    pub passed_over: BTreeSet<u16>,
+    /// Leader: signers whose share was bad; they sign nothing more at this height.
+    pub cheats: BTreeSet<u16>,
+    /// Leader: when fresh commitments were last asked for, ms.
+    pub asked_again: Option<u64>,
+    /// Leader: how many sessions were opened.
+    pub attempt: u32,
+    /// The prepare certificate of the running epoch.
+    pub cert: Option<PrepareCert>,
+    /// Sessions by id.
+    pub sessions: BTreeMap<Hash, Session>,
+    /// Shares that came before their session: the newest of each custodian.
+    pub early: BTreeMap<u16, Msg>,
+    /// A custodian in quarantine asked for an empty batch.
+    pub nudged: bool,
+}
+
+impl Round {
+    /// A new epoch: votes, sessions and nonces of the old one are void (PROTOCOL 5). Nonces are destroyed by being dropped.
+    pub fn new_epoch(&mut self) {
+        let draft = self.draft.take();
+        *self = Round { draft, ..Round::default() };
+    }
+
+    /// Remembers a session.
+    pub fn add_session(&mut self, id: Hash, session: Session) {
+        if self.sessions.len() >= SESSIONS
+            && let Some(oldest) = self.sessions.iter().min_by_key(|(_, s)| s.attempt).map(|(id, _)| *id)
+        {
+            self.sessions.remove(&oldest);
+        }
+        self.sessions.entry(id).or_insert(session);
+    }
+
+    /// The own draft if it has this id.
+    pub fn draft_of(&self, id: &Hash) -> Option<&Draft> {
+        self.draft.as_ref().map(|(_, draft)| draft).filter(|draft| draft.id == *id)
+    }
+}

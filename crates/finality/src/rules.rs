@@ -1,0 +1,30 @@
+//! The rules that a mutant may break. [`Law`] breaks none; the simulator runs others through the same code, so that a
+//! checker which finds nothing is known to look (PROTOCOL 12). A release build names no other type.
+
+/// Switches of the rules; every default is the law.
+pub trait Rules: Send + Sync + 'static {
+    /// Sends wait for the flush that they depend on (PROTOCOL 7).
+    const FLUSH_BEFORE_SEND: bool = true;
+    /// A share needs a stored prepare certificate (PROTOCOL 4.6).
+    const LOCK_BEFORE_SHARE: bool = true;
+    /// Who has shared another id refuses (PROTOCOL 4.4).
+    const OWN_SHARE_RULE: bool = true;
+    /// The first head of an epoch is that of the highest lock (PROTOCOL 5).
+    const VALUE_RULE: bool = true;
+    /// A vote is kept across restarts.
+    const PREPARED_PERSISTS: bool = true;
+    /// The epoch entered is kept across restarts.
+    const EPOCH_PERSISTS: bool = true;
+    /// A custodian executes a head itself before it votes.
+    const EXECUTE_FIRST: bool = true;
+    /// A rolled back custodian stays silent.
+    const QUARANTINE: bool = true;
+    /// Complaints that bind: the quorum, never f+1.
+    const COMPLAINTS_BIND_BY_QUORUM: bool = true;
+}
+
+/// The rules as they are.
+#[derive(Clone, Copy, Debug)]
+pub enum Law {}
+
+impl Rules for Law {}

@@ -1,0 +1,209 @@
+//! Coming back (PROTOCOL 8): the question before anything else, quarantine for a disk that was rolled back.
+
+use std::collections::BTreeMap;
+
+use concordat_store::Store;
+
+use crate::core::{Core, Fatal, Then};
+use crate::effect::{Action, After, Alarm};
+use crate::message::{Answer, Kind};
+use crate::record::Bar;
+use crate::repeat::Slot;
+use crate::rules::Rules;
+use crate::wire;
+
+/// How far the check at the start is.
+#[derive(Debug, Default)]
+pub(crate) struct StartCheck {
+    phase: Phase,
+    /// The fresh number of this start.
+    nonce: [u8; 32],
+    /// What each peer answered.
+    answers: BTreeMap<u16, Heard>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has happened.
+    #[default]
+    New,
+    /// Asking.
+    Asking,
+    /// Enough answers are in; what they show is being flushed.
+    Flushing,
+    /// Running.
+    Running,
+}
+
+/// What one answer is worth.
+#[derive(Clone, Debug)]
+struct Heard {
+    highest: Option<u64>,
+    next_height: u64,
+    quarantined: bool,
+    starting: bool,
+    intact: bool,
+}
+
+impl Heard {
+    /// Answers of those in quarantine don't count; those of others just starting count if their mark holds.
+    fn counts(&self) -> bool {
+        !self.quarantined && (!self.starting || self.intact)
+    }
+}
+
+impl StartCheck {
+    /// Is the check over?
+    pub fn running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+}
+
+impl<S: Store, R: Rules> Core<S, R> {
+    pub(crate) fn on_start(&mut self) {
+        if self.start.phase != Phase::New {
+            return;
+        }
+        self.start.phase = Phase::Asking;
+        self.entropy.fill_bytes(&mut self.start.nonce);
+        // Before anything else, with the seq as read, unraised.
+        let body = wire::Question { nonce: self.start.nonce.to_vec() };
+        if let Some(message) = self.seal(Kind::Question, &body, Vec::new()) {
+            for to in self.others() {
+                self.effect(After::Nothing, Action::Send { to, message: message.clone() });
+            }
+            self.repeats.set(Slot::Question, message, None, self.now.mono_ms, self.timing.timeout_ms);
+        }
+        self.judge_answers();
+    }
+
+    /// Does the local intact mark hold: is this a restart of the process, not of the disk?
+    fn intact(&self) -> bool {
+        self.not_restored || (!self.boot.is_empty() && self.boot == self.record.boot)
+    }
+
+    /// Another custodian starts.
+    pub(crate) fn on_question(&mut self, from: u16, nonce: [u8; 32]) -> Result<(), Fatal> {
+        let asked_with = self.asked_seq(from);
+        let highest =
+            self.claims.get(&from).filter(|claim| asked_with.is_none_or(|seq| claim.seq > seq)).cloned();
+        let body = wire::Answer {
+            nonce: nonce.to_vec(),
+            highest,
+            certified: self
+                .last
+                .as_ref()
+                .map(|h| h.certificate.log.json().as_bytes().to_vec())
+                .unwrap_or_default(),
+            quarantined: self.record.bar != Bar::None,
+            starting: !self.start.running(),
+            intact: self.intact(),
+        };
+        if let Some(message) = self.seal(Kind::Answer, &body, Vec::new()) {
+            self.effect(After::Nothing, Action::Send { to: from, message });
+        }
+        Ok(())
+    }
+
+    /// The highest known claim may be the question itself; then nothing higher is known.
+    fn asked_seq(&self, _from: u16) -> Option<u64> {
+        None
+    }
+
+    pub(crate) fn on_answer(&mut self, from: u16, answer: &Answer) -> Result<(), Fatal> {
+        if answer.nonce != self.start.nonce || self.start.phase == Phase::New {
+            return Ok(());
+        }
+        let heard = Heard {
+            highest: answer.highest,
+            next_height: answer.certified.as_ref().map_or(0, |(_, head)| head.height + 1),
+            quarantined: answer.quarantined,
+            starting: answer.starting,
+            intact: answer.intact,
+        };
+        self.start.answers.insert(from, heard);
+        if self.start.phase == Phase::Asking {
+            self.judge_answers();
+        }
+        self.judge_quarantine();
+        Ok(())
+    }
+
+    fn judge_answers(&mut self) {
+        let (n, f, q) = (self.context.roster.n(), self.context.roster.f(), self.context.q());
+        let needed = if self.intact() { n - 1 - f.min(n - 1) } else { q.min(n - 1) };
+        let counted = self.start.answers.values().filter(|heard| heard.counts()).count();
+        if counted < needed {
+            return;
+        }
+        let shown = self.start.answers.values().filter_map(|heard| heard.highest).max().unwrap_or(0);
+        if shown > self.record.seq && self.record.bar == Bar::None && R::QUARANTINE {
+            self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
+            self.record.bar = Bar::Unknown;
+        }
+        // Only now is seq raised, above all that was shown.
+        self.record.seq = self.record.seq.max(shown);
+        if self.record.run == 0 && self.record.epoch == 0 && self.record.bar == Bar::None {
+            // The first run after the ceremony entered epoch 0 when the record was made.
+            self.record.epoch_run = 1;
+        }
+        self.record.run += 1;
+        self.record.boot = self.boot.clone();
+        self.durable();
+        self.start.phase = Phase::Flushing;
+        self.out.then.push(Then::Run);
+    }
+
+    /// The check is over and durable: the custodian takes its place.
+    pub(crate) fn run(&mut self) {
+        self.start.phase = Phase::Running;
+        if self.record.bar == Bar::None {
+            self.repeats.clear(Slot::Question);
+        }
+        // A crash after a vote or an adopted lock may have lost the epoch's own flush: never vote below it again.
+        let voted = self.record.prepared.map_or(0, |vote| vote.epoch);
+        let locked = self.record.lock.as_ref().map_or(0, |lock| lock.vote.epoch);
+        let epoch = self.record.epoch.max(voted).max(locked);
+        if epoch > self.record.epoch {
+            self.record.epoch = epoch;
+            self.durable();
+        }
+        self.epoch = crate::epoch::Epoch::new(self.record.epoch, self.now.mono_ms);
+        if self.load_opening().is_err() {
+            // A store that can't be read fails the next write, which stops the process.
+            self.durable();
+        }
+        let (epoch, leader) = (self.record.epoch, self.leader());
+        if !self.leads() {
+            self.effect(After::Flush, Action::OpenGroup { epoch, leader, lead: false });
+        }
+        self.send_grant();
+        self.judge_quarantine();
+        for peer in self.others() {
+            self.ask_for_heads(peer);
+        }
+    }
+
+    /// In quarantine the heads of enough others, in answer to this start's number, tell until when.
+    fn judge_quarantine(&mut self) {
+        if self.record.bar != Bar::Unknown || !self.start.running() {
+            return;
+        }
+        let needed = self.context.q().min(self.context.roster.n() - 1);
+        let heights: Vec<u64> = self
+            .start
+            .answers
+            .values()
+            .filter(|heard| heard.counts())
+            .map(|heard| heard.next_height)
+            .collect();
+        if heights.len() < needed {
+            return;
+        }
+        let highest = heights.into_iter().max().unwrap_or(0);
+        // H0 + 2, where H0 = next height - 1.
+        self.record.bar = Bar::Until(highest + 1);
+        self.durable();
+        self.repeats.clear(Slot::Question);
+    }
+}
