@@ -8,6 +8,7 @@ pub mod commands;
 pub mod failure;
 pub mod limits;
 pub mod process;
+pub mod relay;
 pub mod ui;
 pub mod user;
 

@@ -39,3 +39,16 @@ pub const RELAYS: usize = 16;
 
 /// Bytes of the events given to `machine run`, which holds them all: a million short lines.
 pub const RUN_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Events that the embedded relay holds in memory: at about 2 KB each, 2 GB at the very most. Older ones are dropped beyond it.
+pub const RELAY_EVENTS: usize = 1_000_000;
+
+/// Notes a minute that one connection of the embedded relay may write. Its library's default is 60; a cluster under load writes
+/// hundreds a second.
+pub const RELAY_NOTES_PER_MINUTE: u32 = 1_000_000;
+
+/// Subscriptions of one connection of the embedded relay.
+pub const RELAY_SUBSCRIPTIONS: usize = 500;
+
+/// Gaps in a group's chain of log events that are filled by id, one parent at a time each, before `verify` reports them.
+pub const CHAIN_GAPS: usize = 10_000;

@@ -3,6 +3,7 @@
 //! Promises: nothing a relay says is believed before its signature and its head have been checked; every wait is bounded, and
 //! an error names the relay. Refuses: to trust an `OK` as an outcome; only a log event signed by the group is one.
 
+pub mod history;
 pub mod input;
 pub mod keys;
 pub mod machine;
