@@ -2,7 +2,7 @@
 //!
 //! Promises what [`Store`] promises, with help. sled has had no release since 2021, and on Linux its `flush` only calls
 //! `sync_file_range`, which starts no write of file metadata and leaves the data in the drive's cache: after power
-//! loss, "flushed" entries can be gone. So [`SledFiles`] calls fdatasync on sled's files itself before a flush is
+//! loss, "flushed" entries can be gone. So `SledFiles` calls fdatasync on sled's files itself before a flush is
 //! acknowledged.
 //!
 //! Where it is weaker than redb: a value or node above 128 KiB lives in a file of its own ("blob"), which sled writes

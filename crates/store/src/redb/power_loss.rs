@@ -208,10 +208,7 @@ fn leaves_a_prefix_with_all_that_was_flushed() {
         }
     }
     // The test reached what it is for.
-    assert!(
-        failed_flushes > 2 && lost > 5 && kept_unflushed > 0,
-        "{failed_flushes} {lost} {kept_unflushed}"
-    );
+    assert!(failed_flushes > 2 && lost > 5 && kept_unflushed > 0, "{failed_flushes} {lost} {kept_unflushed}");
 }
 
 #[test]
