@@ -60,10 +60,6 @@ pub(crate) fn queue_key(queue: &[u8], place: u64) -> Vec<u8> {
     [queue, format!("{place:016x}").as_bytes()].concat()
 }
 
-/// The place that a queue's key names.
-pub(crate) fn queue_place(key: &[u8], queue: &[u8]) -> Option<u64> {
-    u64::from_str_radix(std::str::from_utf8(key.strip_prefix(queue)?).ok()?, 16).ok()
-}
 
 /// A leaf's key in the store.
 pub(crate) fn leaf(key: &[u8]) -> Vec<u8> {
@@ -121,7 +117,6 @@ mod tests {
         let machine = Hash::from_bytes([7; 32]);
         assert_eq!(timer_of(&timer(5, &machine)), Some((5, machine)));
         assert!(timer(255, &machine) < timer(256, &Hash::ZERO));
-        assert_eq!(queue_place(&queue_key(QUEUED_EFFECTS, 300), QUEUED_EFFECTS), Some(300));
         assert!(queue_key(QUEUED_EFFECTS, 255) < queue_key(QUEUED_EFFECTS, 256));
         for kind in [None, Some(0), Some(1068)] {
             assert_eq!(source_of(&source(kind, &machine), &source_prefix(kind)), Some(machine));

@@ -172,6 +172,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Store, installed and overlay together read like one map.
         #[test]
         fn layers_read_like_one_map(

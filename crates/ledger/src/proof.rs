@@ -118,6 +118,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn every_key_has_a_proof_and_only_the_true_one(
             keys in prop::collection::btree_set(0u16..400, 0..60), asked in 0u16..400, other in 0u16..400,
