@@ -60,7 +60,6 @@ pub(crate) fn queue_key(queue: &[u8], place: u64) -> Vec<u8> {
     [queue, format!("{place:016x}").as_bytes()].concat()
 }
 
-
 /// A leaf's key in the store.
 pub(crate) fn leaf(key: &[u8]) -> Vec<u8> {
     [&[LEAVES], key].concat()

@@ -149,16 +149,16 @@ impl<S: Store> Ledger<S> {
         if draft.head.parent != tip || height != self.next_height() {
             return Err(InstallError::Stale { height, parent: draft.head.parent, tip });
         }
-        self.forget_stored();
+        self.settle();
         let batch = self.certified.install(height, draft.writes);
         self.tip = Some(Tip { height, id: draft.id, time_ms: draft.head.time_ms, head: draft.head });
         self.next_due_ms = draft.next_due_ms;
         Ok(batch)
     }
 
-    /// Drops from memory what the store has taken over. A store that can't be read says so at the next read that
-    /// matters; until then everything installed is kept.
-    fn forget_stored(&mut self) {
+    /// Drops from memory what the store has taken over; [`Ledger::install`] does this too. A store that can't be read says
+    /// so at the next read that matters; until then everything installed is kept.
+    pub fn settle(&mut self) {
         if let Ok(Some(bytes)) = self.certified.stored(keys::TIP)
             && let Ok(stored) = StoredTip::decode(&bytes)
         {

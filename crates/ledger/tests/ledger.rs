@@ -1,0 +1,12 @@
+//! The ledger as a custodian uses it: heads executed, signed with a test key, installed and written.
+
+mod ledger {
+    pub mod world;
+
+    mod admission;
+    mod effects;
+    mod heads;
+    mod inputs;
+    mod snapshots;
+    mod timers;
+}

@@ -1,0 +1,10 @@
+//! The reader against a small history signed with a test key, whole and tampered with in every way.
+
+mod verify {
+    #[path = "../../../ledger/tests/ledger/world.rs"]
+    pub mod world;
+
+    mod proofs;
+    mod tampered;
+    mod whole;
+}
