@@ -1,0 +1,303 @@
+//! A custodian's directory: every file in it by name, one process at a time, one cluster for ever.
+//!
+//! | file | what |
+//! |---|---|
+//! | `custodian.toml` | local configuration, no secrets |
+//! | `keys.age`, `share.age` | sealed keys; the key share |
+//! | `card.json` | who this custodian is, for the others |
+//! | `proposal.json`, `genesis.json` | what was proposed, what all founders signed |
+//! | `db/`, `cluster` | data, and the id of the cluster it belongs to |
+//! | `lock` | held by the running process; empty, and stays |
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use concordat_events::{Hash, SignedGenesis};
+use concordat_threshold::{KeyError, KeyShare};
+
+use crate::ceremony::{Card, CardError, Proposal, ProposalError};
+use crate::config::{Config, ConfigError};
+use crate::keys::file::{self, FileError};
+use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError};
+
+/// Why a directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// One of its files.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Its configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Its share, sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Its share, opened.
+    #[error("{path}: {error}")]
+    Share {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: KeyError,
+    },
+    /// Its card.
+    #[error("{path}: {error}")]
+    Card {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: CardError,
+    },
+    /// Its proposal.
+    #[error("{path}: {error}")]
+    Proposal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: ProposalError,
+    },
+    /// Its genesis.
+    #[error("{path}: {error}")]
+    Genesis {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: concordat_events::genesis::GenesisError,
+    },
+    /// Not text.
+    #[error("{0} isn't UTF-8 text")]
+    Text(PathBuf),
+    /// Another process has it.
+    #[error("{0} is in use by another process; stop it first, or give this one its own directory")]
+    InUse(PathBuf),
+    /// Its data belong elsewhere.
+    #[error("{path} holds data of cluster {found}, not of {expected}; give each cluster its own directory")]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Whose data it holds.
+        found: String,
+        /// Whose they should be.
+        expected: Hash,
+    },
+}
+
+/// A directory that this process holds.
+pub struct CustodianDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl CustodianDir {
+    /// Opens a directory, made (for its owner only) if it isn't there, and holds it until dropped.
+    pub fn open(path: &Path) -> Result<Self, DirError> {
+        let io = |action| {
+            move |source| FileError::Io { path: path.to_owned(), action, source }
+        };
+        if !path.is_dir() {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true);
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::DirBuilderExt;
+                builder.mode(0o700);
+            }
+            builder.create(path).map_err(io("creating the directory"))?;
+            file::sync_directory(file::directory_of(path))?;
+        }
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(io("creating the lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(CustodianDir { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DirError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(io("locking")(source).into()),
+        }
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the store keeps its data.
+    pub fn db(&self) -> PathBuf {
+        self.file("db")
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Result<Config, DirError> {
+        Ok(Config::read(&self.file("custodian.toml"))?)
+    }
+
+    /// Writes the configuration of a new custodian.
+    pub fn write_config(&self, config: &Config) -> Result<(), DirError> {
+        Ok(file::write_new(&self.file("custodian.toml"), config.to_toml()?.as_bytes())?)
+    }
+
+    /// The keys, opened with the passphrase that the configuration names.
+    pub fn keys(&self, config: &Config) -> Result<CustodianKeys, DirError> {
+        let passphrase = Passphrase::read(&config.passphrase_file)?;
+        Ok(CustodianKeys::open(&self.file("keys.age"), &passphrase)?)
+    }
+
+    /// The key share; `None` before the ceremony.
+    pub fn share(&self, keys: &CustodianKeys) -> Result<Option<KeyShare>, DirError> {
+        let path = self.file("share.age");
+        match keys.unseal(&path, "the key ceremony makes it") {
+            Err(SealError::File(error)) if error.is_missing() => Ok(None),
+            plain => KeyShare::from_sealed_bytes(&plain?)
+                .map(Some)
+                .map_err(|error| DirError::Share { path, error }),
+        }
+    }
+
+    /// Seals a new share, reads it back and opens it. One that is there stays.
+    pub fn write_share(&self, keys: &CustodianKeys, share: &KeyShare) -> Result<(), DirError> {
+        let path = self.file("share.age");
+        keys.seal_new(&path, &share.to_sealed_bytes())?;
+        match self.share(keys)? {
+            Some(back) if back.number() == share.number() && back.keys() == share.keys() => Ok(()),
+            _ => Err(FileError::ReadBack { path }.into()),
+        }
+    }
+
+    /// The card.
+    pub fn card(&self) -> Result<Card, DirError> {
+        let path = self.file("card.json");
+        let text = self.text(&path, "`concordat ceremony init` makes it")?;
+        Card::parse(&text).map_err(|error| DirError::Card { path, error })
+    }
+
+    /// Writes the card of a new custodian.
+    pub fn write_card(&self, card: &Card) -> Result<(), DirError> {
+        let path = self.file("card.json");
+        let text = card.to_json().map_err(|error| DirError::Card { path: path.clone(), error })?;
+        Ok(file::write_new(&path, text.as_bytes())?)
+    }
+
+    /// The proposal.
+    pub fn proposal(&self) -> Result<Proposal, DirError> {
+        let path = self.file("proposal.json");
+        let text = self.text(&path, "`concordat ceremony join` brings it")?;
+        Proposal::parse(&text).map_err(|error| DirError::Proposal { path, error })
+    }
+
+    /// Writes a proposal in place of an earlier one, as long as there is no share.
+    pub fn write_proposal(&self, proposal: &Proposal) -> Result<(), DirError> {
+        let share = self.file("share.age");
+        if share.exists() {
+            return Err(FileError::Exists { path: share }.into());
+        }
+        let path = self.file("proposal.json");
+        let text = proposal.to_json().map_err(|error| DirError::Proposal { path: path.clone(), error })?;
+        Ok(file::replace(&path, text.as_bytes())?)
+    }
+
+    /// The genesis with all signatures checked; `None` before the ceremony has ended.
+    pub fn genesis(&self) -> Result<Option<SignedGenesis>, DirError> {
+        let path = self.file("genesis.json");
+        match self.text(&path, "the key ceremony makes it") {
+            Err(DirError::File(error)) if error.is_missing() => Ok(None),
+            text => SignedGenesis::parse(&text?)
+                .map(Some)
+                .map_err(|error| DirError::Genesis { path, error }),
+        }
+    }
+
+    /// Writes the genesis. One that is there stays.
+    pub fn write_genesis(&self, genesis: &SignedGenesis) -> Result<(), DirError> {
+        let path = self.file("genesis.json");
+        let broken = |error| DirError::Genesis { path: path.clone(), error };
+        genesis.check().map_err(broken)?;
+        let text = concordat_events::json::canonical(genesis).map_err(|error| broken(error.into()))?;
+        Ok(file::write_new(&path, text.as_bytes())?)
+    }
+
+    /// Makes sure that the data in here are of this cluster, or that there are none yet and will be.
+    pub fn bind(&self, cluster: Hash) -> Result<(), DirError> {
+        let path = self.file("cluster");
+        let other = |found: String| DirError::OtherCluster { path: self.path.clone(), found, expected: cluster };
+        match self.text(&path, "the first start makes it") {
+            Ok(text) if text.trim_end() == cluster.to_hex() => Ok(()),
+            Ok(text) => Err(other(text.trim_end().chars().take(64).collect())),
+            Err(DirError::File(error)) if error.is_missing() => {
+                // Data without a name aren't taken for one's own.
+                if fs::read_dir(self.db()).is_ok_and(|mut entries| entries.next().is_some()) {
+                    return Err(other("unknown (the file `cluster` is gone)".into()));
+                }
+                Ok(file::write_new(&path, format!("{cluster}\n").as_bytes())?)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn text(&self, path: &Path, hint: &'static str) -> Result<String, DirError> {
+        String::from_utf8(file::read(path, hint)?).map_err(|_| DirError::Text(path.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concordat_events::hash::tagged;
+
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("alice");
+        let first = CustodianDir::open(&path).unwrap();
+        let Err(error) = CustodianDir::open(&path) else { panic!("two at once") };
+        assert!(matches!(error, DirError::InUse(_)) && error.to_string().contains("alice"));
+        drop(first);
+        CustodianDir::open(&path).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_directory_is_its_owners() {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("alice");
+        CustodianDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn data_of_another_cluster_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = CustodianDir::open(temp.path()).unwrap();
+        let (ours, theirs) = (tagged("test", &[b"ours"]), tagged("test", &[b"theirs"]));
+        dir.bind(ours).unwrap();
+        dir.bind(ours).unwrap();
+        assert!(matches!(dir.bind(theirs), Err(DirError::OtherCluster { .. })));
+        fs::create_dir(dir.db()).unwrap();
+        fs::write(dir.db().join("data"), b"x").unwrap();
+        dir.bind(ours).unwrap();
+        fs::remove_file(dir.file("cluster")).unwrap();
+        assert!(matches!(dir.bind(ours), Err(DirError::OtherCluster { .. })));
+    }
+
+    #[test]
+    fn what_isnt_there_names_what_makes_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = CustodianDir::open(temp.path()).unwrap();
+        assert!(dir.genesis().unwrap().is_none());
+        let text = dir.card().unwrap_err().to_string();
+        assert!(text.contains("card.json") && text.contains("ceremony init"), "{text}");
+        fs::write(dir.file("genesis.json"), "{}").unwrap();
+        assert!(dir.genesis().unwrap_err().to_string().contains("genesis.json"));
+    }
+}

@@ -1,0 +1,75 @@
+//! A relay inside the program: for `dev up`, `demo` and tests. nostr-relay-builder with its limits set for a computer
+//! instead of a timeline: its defaults are 60 events a minute and 500 events an answer, in silence.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
+use nostr_relay_builder::LocalRelay;
+
+use super::embedded_store::EventStore;
+
+/// Events a minute and connection: more than custodians and a load test send together. (The library counts in whole
+/// seconds since the last event, so a low limit would starve a steady sender.)
+const NOTES_PER_MINUTE: u32 = 10_000_000;
+
+/// Subscriptions a connection: `watch` on many machines.
+const SUBSCRIPTIONS: usize = 10_000;
+
+/// Events in one answer without a limit: a whole development cluster for `verify --relay`.
+const ANSWER: usize = 1_000_000;
+
+/// Why there is no relay.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    /// Its database.
+    #[error("the embedded relay's database: {0}")]
+    Store(#[from] concordat_store::StoreError),
+    /// A stored event can't be read.
+    #[error("the embedded relay's database holds an event that can't be read: {0}")]
+    Stored(String),
+    /// Its socket.
+    #[error("the embedded relay can't listen: {0}")]
+    Listen(String),
+}
+
+/// A running relay; it ends when the last copy is dropped.
+#[derive(Clone, Debug)]
+pub struct EmbeddedRelay {
+    relay: LocalRelay,
+    url: String,
+}
+
+impl EmbeddedRelay {
+    /// Starts a relay on loopback. It keeps its events in `directory`, or in memory if there is none; `port` 0 takes a
+    /// free one.
+    pub async fn start(directory: Option<&Path>, port: u16) -> Result<Self, EmbeddedError> {
+        Self::start_at(directory, IpAddr::V4(Ipv4Addr::LOCALHOST), port).await
+    }
+
+    /// Starts a relay at an address.
+    pub async fn start_at(directory: Option<&Path>, ip: IpAddr, port: u16) -> Result<Self, EmbeddedError> {
+        let mut builder = RelayBuilder::default()
+            .addr(ip)
+            .database(EventStore::open(directory).await?)
+            .rate_limit(RateLimit { max_reqs: SUBSCRIPTIONS, notes_per_minute: NOTES_PER_MINUTE })
+            .default_filter_limit(ANSWER);
+        if port != 0 {
+            builder = builder.port(port);
+        }
+        let relay = LocalRelay::new(builder);
+        relay.run().await.map_err(|error| EmbeddedError::Listen(error.to_string()))?;
+        let url = relay.url().await.to_string();
+        Ok(EmbeddedRelay { relay, url })
+    }
+
+    /// Its URL, `ws://...`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends all connections and stops listening.
+    pub fn shutdown(&self) {
+        self.relay.shutdown();
+    }
+}

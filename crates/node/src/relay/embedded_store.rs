@@ -1,0 +1,157 @@
+//! The embedded relay's database: the library's memory database, and under it our own redb store, from which it is
+//! filled at start. The libraries' own databases are LMDB and SQLite, both C code; redb is here already. All events fit
+//! into memory: a development cluster's are a few hundred MB at most.
+//!
+//! It also mends two things of the memory database: a query for several `d` values gives only one event, and 75,000
+//! events are kept by default.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use concordat_store::redb::RedbStore;
+use concordat_store::{Store, StoreError, WriteBatch};
+use nostr::util::BoxedFuture;
+use nostr::{Alphabet, Event, EventId, Filter, JsonUtil, SingleLetterTag};
+use nostr_relay_builder::prelude::{
+    Backend, DatabaseError, DatabaseEventStatus, Events, MemoryDatabase, MemoryDatabaseOptions, NostrDatabase,
+    SaveEventStatus,
+};
+
+use super::embedded::EmbeddedError;
+
+/// Events read at a time at start.
+const PAGE: usize = 1_024;
+
+/// See the module's header.
+pub(super) struct EventStore {
+    memory: MemoryDatabase,
+    disk: Option<Arc<RedbStore>>,
+}
+
+impl fmt::Debug for EventStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventStore")
+    }
+}
+
+impl EventStore {
+    /// In memory, or filled from a directory.
+    pub async fn open(directory: Option<&Path>) -> Result<Self, EmbeddedError> {
+        let memory = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: true, max_events: None });
+        let disk = directory.map(RedbStore::open).transpose()?.map(Arc::new);
+        let store = EventStore { memory, disk };
+        if let Some(disk) = store.disk.clone() {
+            store.load(&disk).await?;
+        }
+        Ok(store)
+    }
+
+    /// Fills the memory; what is superseded is removed from the disk.
+    async fn load(&self, disk: &RedbStore) -> Result<(), EmbeddedError> {
+        use std::ops::Bound;
+        let mut from: Vec<u8> = Vec::new();
+        loop {
+            let start = if from.is_empty() { Bound::Unbounded } else { Bound::Excluded(from.as_slice()) };
+            let page = disk.scan(start, Bound::Unbounded, concordat_store::Order::Ascending, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            let next = last.clone();
+            let mut gone = WriteBatch::new();
+            for (key, value) in &page {
+                let event = Event::from_json(value).map_err(|error| EmbeddedError::Stored(error.to_string()))?;
+                let saved = self.memory.save_event(&event).await;
+                if !saved.is_ok_and(|status| status.is_success()) {
+                    gone.delete(key.clone());
+                }
+            }
+            if !gone.is_empty() {
+                disk.apply(gone)?;
+            }
+            from = next;
+        }
+    }
+
+    /// One key an event; the time first, so that what is replaced is loaded before what replaces it.
+    fn key(event: &Event) -> Vec<u8> {
+        let mut key = event.created_at.as_secs().to_be_bytes().to_vec();
+        key.extend(event.id.as_bytes());
+        key
+    }
+
+    /// Writes and flushes before the relay says OK.
+    async fn store(&self, event: &Event) -> Result<(), DatabaseError> {
+        let Some(disk) = self.disk.clone() else { return Ok(()) };
+        let mut batch = WriteBatch::new();
+        batch.put(Self::key(event), event.as_json());
+        let write = move || -> Result<(), StoreError> {
+            disk.apply(batch)?;
+            disk.flush()
+        };
+        match tokio::task::spawn_blocking(write).await {
+            Ok(result) => result.map_err(DatabaseError::backend),
+            Err(error) => Err(DatabaseError::backend(error)),
+        }
+    }
+}
+
+/// A filter with one value of `d` each, in place of one with several.
+fn one_d_each(filter: Filter) -> Vec<Filter> {
+    let d = SingleLetterTag::lowercase(Alphabet::D);
+    match filter.generic_tags.get(&d) {
+        Some(values) if values.len() > 1 => {
+            let one = |value: &String| {
+                let mut filter = filter.clone();
+                filter.generic_tags.insert(d, [value.clone()].into());
+                filter
+            };
+            values.iter().map(one).collect()
+        }
+        _ => vec![filter],
+    }
+}
+
+impl NostrDatabase for EventStore {
+    fn backend(&self) -> Backend {
+        Backend::Custom("redb".to_owned())
+    }
+
+    fn save_event<'a>(&'a self, event: &'a Event) -> BoxedFuture<'a, Result<SaveEventStatus, DatabaseError>> {
+        Box::pin(async move {
+            let status = self.memory.save_event(event).await?;
+            if status.is_success() {
+                self.store(event).await?;
+            }
+            Ok(status)
+        })
+    }
+
+    fn check_id<'a>(&'a self, id: &'a EventId) -> BoxedFuture<'a, Result<DatabaseEventStatus, DatabaseError>> {
+        self.memory.check_id(id)
+    }
+
+    fn event_by_id<'a>(&'a self, id: &'a EventId) -> BoxedFuture<'a, Result<Option<Event>, DatabaseError>> {
+        self.memory.event_by_id(id)
+    }
+
+    fn count(&self, filter: Filter) -> BoxedFuture<'_, Result<usize, DatabaseError>> {
+        Box::pin(async move { Ok(self.query(filter).await?.len()) })
+    }
+
+    fn query(&self, filter: Filter) -> BoxedFuture<'_, Result<Events, DatabaseError>> {
+        Box::pin(async move {
+            let mut found = Events::new(&filter);
+            for part in one_d_each(filter) {
+                found.extend(self.memory.query(part).await?);
+            }
+            Ok(found)
+        })
+    }
+
+    fn delete(&self, _filter: Filter) -> BoxedFuture<'_, Result<(), DatabaseError>> {
+        Box::pin(async { Err(DatabaseError::NotSupported) })
+    }
+
+    fn wipe(&self) -> BoxedFuture<'_, Result<(), DatabaseError>> {
+        Box::pin(async { Err(DatabaseError::NotSupported) })
+    }
+}
