@@ -44,11 +44,9 @@ impl Action {
     /// Admits one action or a list of them.
     pub(crate) fn admit_all(doc: &Doc, at: &Place, faults: &mut Faults) -> Vec<Self> {
         match doc {
-            Doc::List(items) => items
-                .iter()
-                .enumerate()
-                .filter_map(|(i, d)| Self::admit(d, &at.index(i), faults))
-                .collect(),
+            Doc::List(items) => {
+                items.iter().enumerate().filter_map(|(i, d)| Self::admit(d, &at.index(i), faults)).collect()
+            }
             one => Self::admit(one, at, faults).into_iter().collect(),
         }
     }
@@ -57,15 +55,13 @@ impl Action {
         let (name, params) = named(doc, "action", at, faults)?;
         let at = &at.key("params");
         // A hole in the params as a whole has no names to check.
-        let part = |key: &str, default: Value, faults: &mut Faults| {
-            match params.and_then(|p| p.get(key)) {
-                Some(doc) => Template::admit(doc, &at.key(key), faults),
-                None => {
-                    if default.is_null() && !matches!(key, "data") {
-                        faults.add(&at.key(key), format!("{name} needs `{key}`"));
-                    }
-                    Template::Plain(default)
+        let part = |key: &str, default: Value, faults: &mut Faults| match params.and_then(|p| p.get(key)) {
+            Some(doc) => Template::admit(doc, &at.key(key), faults),
+            None => {
+                if default.is_null() && !matches!(key, "data") {
+                    faults.add(&at.key(key), format!("{name} needs `{key}`"));
                 }
+                Template::Plain(default)
             }
         };
         match name {
@@ -73,10 +69,7 @@ impl Action {
                 let mut assignments = Vec::new();
                 for (key, doc) in params.map(Doc::members).unwrap_or_default() {
                     let Doc::Str(source) = doc else {
-                        faults.add(
-                            &at.key(key),
-                            format!("expected an expression, got {}", doc.kind()),
-                        );
+                        faults.add(&at.key(key), format!("expected an expression, got {}", doc.kind()));
                         continue;
                     };
                     match cel::compile(source) {
@@ -138,18 +131,10 @@ impl Action {
     }
 
     /// The effect that a publish, send or start declares; `None` for the other actions.
-    pub(crate) fn effect(
-        &self,
-        scope: Scope<'_>,
-        meter: &mut Meter,
-    ) -> Result<Option<Effect>, Failure> {
+    pub(crate) fn effect(&self, scope: Scope<'_>, meter: &mut Meter) -> Result<Option<Effect>, Failure> {
         let effect = match self {
             Self::Assign(_) | Self::AssignExecutor | Self::Raise { .. } => return Ok(None),
-            Self::Publish {
-                kind,
-                content,
-                tags,
-            } => Effect::Publish {
+            Self::Publish { kind, content, tags } => Effect::Publish {
                 kind: kind
                     .fill(scope, meter)?
                     .as_u64()
@@ -157,8 +142,9 @@ impl Action {
                     .ok_or_else(|| wrong("kind", "an integer from 0 to 65535"))?,
                 content: match content.fill(scope, meter)? {
                     Value::String(s) => s,
-                    other => String::from_utf8(canonical(&other))
-                        .map_err(|_| wrong("content", "text or JSON"))?,
+                    other => {
+                        String::from_utf8(canonical(&other)).map_err(|_| wrong("content", "text or JSON"))?
+                    }
                 },
                 tags: tags_of(tags.fill(scope, meter)?)?,
             },
@@ -171,10 +157,7 @@ impl Action {
                 },
                 data: data.fill(scope, meter)?,
             },
-            Self::Start {
-                definition,
-                context,
-            } => Effect::Start {
+            Self::Start { definition, context } => Effect::Start {
                 definition: string(definition.fill(scope, meter)?, "definition")?,
                 context: match context.fill(scope, meter)? {
                     Value::Object(map) => map,
@@ -191,22 +174,12 @@ impl Effect {
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Publish { content, tags, .. } => {
-                let tags: usize = tags
-                    .iter()
-                    .map(|t| 3 + t.iter().map(|s| s.len() + 3).sum::<usize>())
-                    .sum();
+                let tags: usize = tags.iter().map(|t| 3 + t.iter().map(|s| s.len() + 3).sum::<usize>()).sum();
                 content.len() + tags
             }
             Self::Send { to, kind, data } => to.len() + kind.len() + size(data),
-            Self::Start {
-                definition,
-                context,
-            } => {
-                definition.len()
-                    + context
-                        .iter()
-                        .map(|(k, v)| k.len() + size(v))
-                        .sum::<usize>()
+            Self::Start { definition, context } => {
+                definition.len() + context.iter().map(|(k, v)| k.len() + size(v)).sum::<usize>()
             }
         }
     }
@@ -215,10 +188,7 @@ impl Effect {
 /// Is this a type that a participant or a `raise` may use?
 pub(crate) fn event_type(kind: &str) -> Result<(), String> {
     if kind.is_empty() || kind == "*" || kind.len() > limits::NAME_BYTES {
-        return Err(format!(
-            "an event type is a name of 1 to {} bytes, and not `*`",
-            limits::NAME_BYTES
-        ));
+        return Err(format!("an event type is a name of 1 to {} bytes, and not `*`", limits::NAME_BYTES));
     }
     if kind.starts_with("xstate.") {
         return Err("event types that start with `xstate.` are the engine's own".to_owned());

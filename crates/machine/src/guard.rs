@@ -83,11 +83,7 @@ impl Guard {
                     .enumerate()
                     .filter_map(|(i, g)| Self::admit(g, &at.index(i), faults))
                     .collect();
-                Some(if name == "and" {
-                    Self::And(guards)
-                } else {
-                    Self::Or(guards)
-                })
+                Some(if name == "and" { Self::And(guards) } else { Self::Or(guards) })
             }
             "not" => {
                 only(params, &["guard"], &at, faults);
@@ -102,9 +98,7 @@ impl Guard {
                 only(params, &["state"], &at, faults);
                 let at = at.key("state");
                 match params.and_then(|p| p.get("state")) {
-                    Some(Doc::Str(id)) if id.starts_with('#') => {
-                        Some(Self::StateIn(StateIn::Id(id.clone())))
-                    }
+                    Some(Doc::Str(id)) if id.starts_with('#') => Some(Self::StateIn(StateIn::Id(id.clone()))),
                     Some(Doc::Str(path)) => {
                         Some(Self::StateIn(StateIn::Value(path_value(&state_path(path)))))
                     }
@@ -132,14 +126,9 @@ impl Guard {
     }
 
     /// Resolves `#id` in every `stateIn`.
-    pub(crate) fn resolve(
-        &mut self,
-        find: &impl Fn(&str) -> Result<usize, String>,
-    ) -> Result<(), String> {
+    pub(crate) fn resolve(&mut self, find: &impl Fn(&str) -> Result<usize, String>) -> Result<(), String> {
         match self {
-            Self::And(guards) | Self::Or(guards) => {
-                guards.iter_mut().try_for_each(|g| g.resolve(find))
-            }
+            Self::And(guards) | Self::Or(guards) => guards.iter_mut().try_for_each(|g| g.resolve(find)),
             Self::Not(guard) => guard.resolve(find),
             Self::StateIn(state) => {
                 if let StateIn::Id(id) = state {
@@ -170,9 +159,7 @@ pub(crate) fn state_path(path: &str) -> Vec<String> {
 fn path_value(path: &[String]) -> Value {
     let mut rev = path.iter().rev();
     let last = Value::String(rev.next().cloned().unwrap_or_default());
-    rev.fold(last, |inner, key| {
-        Value::Object([(key.clone(), inner)].into_iter().collect())
-    })
+    rev.fold(last, |inner, key| Value::Object([(key.clone(), inner)].into_iter().collect()))
 }
 
 /// Does the state value `actual` match `wanted`? XState's `matchesState`.
@@ -180,9 +167,9 @@ pub(crate) fn matches_state(wanted: &Value, actual: &Value) -> bool {
     match (wanted, actual) {
         (Value::String(w), Value::String(a)) => w == a,
         (Value::String(w), Value::Object(a)) => a.contains_key(w),
-        (Value::Object(w), Value::Object(a)) => w
-            .iter()
-            .all(|(k, w)| a.get(k).is_some_and(|a| matches_state(w, a))),
+        (Value::Object(w), Value::Object(a)) => {
+            w.iter().all(|(k, w)| a.get(k).is_some_and(|a| matches_state(w, a)))
+        }
         _ => false,
     }
 }
@@ -198,10 +185,7 @@ pub(crate) fn named<'d>(
         return Some((name, None));
     }
     let Some(Doc::Str(name)) = doc.get("type") else {
-        faults.add(
-            at,
-            format!("a {what} is a name or {{\"type\",\"params\"}}, got {}", doc.kind()),
-        );
+        faults.add(at, format!("a {what} is a name or {{\"type\",\"params\"}}, got {}", doc.kind()));
         return None;
     };
     only(Some(doc), &["type", "params"], at, faults);
@@ -209,10 +193,7 @@ pub(crate) fn named<'d>(
     if let Some(params) = params
         && !matches!(params, Doc::Map(_))
     {
-        faults.add(
-            &at.key("params"),
-            format!("expected an object, got {}", params.kind()),
-        );
+        faults.add(&at.key("params"), format!("expected an object, got {}", params.kind()));
         return None;
     }
     Some((name, params))
@@ -222,10 +203,7 @@ pub(crate) fn named<'d>(
 pub(crate) fn only(doc: Option<&Doc>, known: &[&str], at: &Place, faults: &mut Faults) {
     for (key, _) in doc.map(Doc::members).unwrap_or_default() {
         if !known.contains(&key.as_str()) {
-            faults.add(
-                &at.key(key),
-                format!("unknown property; expected {}", known.join(", ")),
-            );
+            faults.add(&at.key(key), format!("unknown property; expected {}", known.join(", ")));
         }
     }
 }
@@ -240,10 +218,8 @@ pub(crate) fn text<'d>(
     match params.and_then(|p| p.get(key)) {
         Some(Doc::Str(s)) => Some(s),
         other => {
-            faults.add(
-                &at.key(key),
-                format!("expected a string, got {}", other.map_or("nothing", Doc::kind)),
-            );
+            faults
+                .add(&at.key(key), format!("expected a string, got {}", other.map_or("nothing", Doc::kind)));
             None
         }
     }

@@ -37,10 +37,8 @@ impl Doc {
                 ),
             });
         }
-        let doc: Self = serde_json::from_str(text).map_err(|e| Fault {
-            path: String::new(),
-            message: format!("not the JSON of a machine: {e}"),
-        })?;
+        let doc: Self = serde_json::from_str(text)
+            .map_err(|e| Fault { path: String::new(), message: format!("not the JSON of a machine: {e}") })?;
         if doc.depth() > limits::JSON_DEPTH {
             return Err(Fault {
                 path: String::new(),
@@ -91,19 +89,12 @@ impl Doc {
             Self::Bool(b) => Value::Bool(*b),
             Self::Int(n) => Value::from(*n),
             Self::BadNumber(n) => {
-                faults.add(
-                    at,
-                    format!("numbers are integers within +-(2^53-1), got {n}"),
-                );
+                faults.add(at, format!("numbers are integers within +-(2^53-1), got {n}"));
                 Value::Null
             }
             Self::Str(s) => Value::String(s.clone()),
             Self::List(items) => Value::Array(
-                items
-                    .iter()
-                    .enumerate()
-                    .map(|(i, d)| d.to_value(&at.index(i), faults))
-                    .collect(),
+                items.iter().enumerate().map(|(i, d)| d.to_value(&at.index(i), faults)).collect(),
             ),
             Self::Map(members) => Value::Object(
                 members
@@ -122,11 +113,7 @@ pub(crate) struct Place(String);
 impl Place {
     pub(crate) fn key(&self, key: &str) -> Self {
         let short: String = key.chars().take(limits::NAME_BYTES).collect();
-        Self(format!(
-            "{}/{}",
-            self.0,
-            short.replace('~', "~0").replace('/', "~1")
-        ))
+        Self(format!("{}/{}", self.0, short.replace('~', "~0").replace('/', "~1")))
     }
 
     pub(crate) fn index(&self, i: usize) -> Self {
@@ -141,10 +128,7 @@ pub(crate) struct Faults(Vec<Fault>);
 impl Faults {
     pub(crate) fn add(&mut self, at: &Place, message: impl Into<String>) {
         if self.0.len() < limits::FAULTS {
-            self.0.push(Fault {
-                path: at.0.clone(),
-                message: message.into(),
-            });
+            self.0.push(Fault { path: at.0.clone(), message: message.into() });
         }
     }
 
@@ -179,9 +163,9 @@ pub(crate) fn unfit(value: &Value, depth: usize) -> Option<String> {
         return Some(format!("nested deeper than {}", limits::JSON_DEPTH));
     }
     match value {
-        Value::Number(n) if integer(n).is_none() => Some(format!(
-            "numbers are integers within +-(2^53-1), got {n}"
-        )),
+        Value::Number(n) if integer(n).is_none() => {
+            Some(format!("numbers are integers within +-(2^53-1), got {n}"))
+        }
         Value::Array(items) => items.iter().find_map(|v| unfit(v, depth + 1)),
         Value::Object(map) => map.values().find_map(|v| unfit(v, depth + 1)),
         _ => None,
@@ -195,12 +179,7 @@ pub(crate) fn size(value: &Value) -> usize {
         Value::Number(_) => 17,
         Value::String(s) => s.len() + 2,
         Value::Array(items) => 2 + items.iter().map(|v| 1 + size(v)).sum::<usize>(),
-        Value::Object(map) => {
-            2 + map
-                .iter()
-                .map(|(k, v)| k.len() + 4 + size(v))
-                .sum::<usize>()
-        }
+        Value::Object(map) => 2 + map.iter().map(|(k, v)| k.len() + 4 + size(v)).sum::<usize>(),
     }
 }
 
@@ -249,9 +228,7 @@ impl<'de> Deserialize<'de> for Doc {
                 let mut seen = BTreeSet::new();
                 while let Some((key, value)) = map.next_entry::<String, Doc>()? {
                     if key == "__proto__" || !seen.insert(key.clone()) {
-                        return Err(de::Error::custom(format!(
-                            "repeated or reserved key {key:?}"
-                        )));
+                        return Err(de::Error::custom(format!("repeated or reserved key {key:?}")));
                     }
                     members.push((key, value));
                 }

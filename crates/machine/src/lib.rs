@@ -12,6 +12,7 @@
 
 mod action;
 mod admit;
+mod behaviour;
 mod cel;
 mod definition;
 mod engine;

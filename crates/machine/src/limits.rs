@@ -47,8 +47,8 @@ pub const LIST_ITEMS: usize = 4096;
 pub const MICROSTEPS: usize = 100;
 /// Events raised and not yet taken within a step.
 pub const RAISED: usize = 64;
-/// Effects of a step.
-pub const EFFECTS: usize = 16;
+/// Effects of a step: a head publishes at most 64 events (PROTOCOL 1), snapshots among them.
+pub const EFFECTS: usize = 32;
 /// Timers pending at once.
 pub const TIMERS: usize = 64;
 /// Bytes of a snapshot, RFC 8785: as the content of an event every byte may be escaped to two,

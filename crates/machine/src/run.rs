@@ -23,10 +23,7 @@ pub struct Check {
 /// Would this definition be admitted?
 pub fn check(json: &str) -> Check {
     let errors = Definition::parse(json).err().unwrap_or_default();
-    Check {
-        ok: errors.is_empty(),
-        errors,
-    }
+    Check { ok: errors.is_empty(), errors }
 }
 
 /// A line of `--events`: `{"type":..,"data":..,"pubkey":..,"now":..}`, all but `type` optional.
@@ -99,12 +96,7 @@ impl Runner {
         pubkey: Option<String>,
     ) -> Result<(Self, Row), Rejection> {
         let Step { state, .. } = definition.start(now_ms, pubkey.as_deref())?;
-        let runner = Self {
-            definition,
-            state,
-            now_ms,
-            pubkey,
-        };
+        let runner = Self { definition, state, now_ms, pubkey };
         let row = runner.row(None, None);
         Ok((runner, row))
     }
@@ -117,9 +109,7 @@ impl Runner {
             data: line.data,
             pubkey: line.pubkey.or_else(|| self.pubkey.clone()),
             id: line.id,
-            created_at: line
-                .created_at
-                .or_else(|| i64::try_from(self.now_ms / 1000).ok()),
+            created_at: line.created_at.or_else(|| i64::try_from(self.now_ms / 1000).ok()),
         };
         let rejection = match self.definition.send(&self.state, &event, self.now_ms) {
             Ok(step) => {
@@ -194,8 +184,6 @@ pub fn seconds_to_ms(text: &str) -> Result<u64, String> {
 fn seconds<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     match Option::<serde_json::Number>::deserialize(d)? {
         None => Ok(None),
-        Some(n) => seconds_to_ms(&n.to_string())
-            .map(Some)
-            .map_err(serde::de::Error::custom),
+        Some(n) => seconds_to_ms(&n.to_string()).map(Some).map_err(serde::de::Error::custom),
     }
 }

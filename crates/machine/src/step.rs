@@ -29,13 +29,7 @@ pub struct Event {
 impl Event {
     /// An unsigned event without payload.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self {
-            kind: kind.into(),
-            data: Value::Null,
-            pubkey: None,
-            id: None,
-            created_at: None,
-        }
+        Self { kind: kind.into(), data: Value::Null, pubkey: None, id: None, created_at: None }
     }
 
     /// The same event with this payload.
@@ -145,8 +139,8 @@ pub enum Reason {
     /// The event itself is malformed: reserved or empty type, a number that isn't an integer
     /// within +-(2^53-1), nesting too deep.
     BadEvent,
-    /// The state doesn't belong to this definition (never happens to a state that this
-    /// definition made).
+    /// The state doesn't belong to this definition; or the step would lead to states that can't be
+    /// active together, which some conflicting transitions do in XState.
     BadState,
 }
 
@@ -189,10 +183,7 @@ pub struct Rejection {
 
 impl Rejection {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-        }
+        Self { reason, detail: detail.into() }
     }
 }
 

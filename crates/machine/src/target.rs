@@ -21,9 +21,9 @@ pub(crate) fn resolve(a: &Admission<'_>, from: usize, target: &str) -> Result<us
             by_path(a, parent, &format!("{key}{target}"))
         }
         (None, Some(parent)) => by_path(a, parent, target),
-        (None, None) => Err(format!(
-            "{target:?} is not a target from the machine itself: did you mean \".{target}\"?"
-        )),
+        (None, None) => {
+            Err(format!("{target:?} is not a target from the machine itself: did you mean \".{target}\"?"))
+        }
     }
 }
 
@@ -32,10 +32,7 @@ pub(crate) fn by_id(a: &Admission<'_>, target: &str) -> Result<usize, String> {
     let path = state_path(target);
     let (head, rest) = path.split_first().ok_or("an empty target")?;
     let id = head.strip_prefix('#').unwrap_or(head);
-    let start = a
-        .ids
-        .get(id)
-        .ok_or_else(|| format!("no state has the id {id:?}"))?;
+    let start = a.ids.get(id).ok_or_else(|| format!("no state has the id {id:?}"))?;
     walk(a, *start, rest)
 }
 
@@ -57,9 +54,7 @@ fn walk(a: &Admission<'_>, from: usize, path: &[String]) -> Result<usize, String
             break;
         }
         at = if let Some(id) = key.strip_prefix('#') {
-            *a.ids
-                .get(id)
-                .ok_or_else(|| format!("no state has the id {id:?}"))?
+            *a.ids.get(id).ok_or_else(|| format!("no state has the id {id:?}"))?
         } else {
             child(&a.nodes, at, key).ok_or_else(|| {
                 let id = a.nodes.get(at).map_or("", |n| n.id.as_str());
@@ -73,10 +68,7 @@ fn walk(a: &Admission<'_>, from: usize, path: &[String]) -> Result<usize, String
 /// The child with this key.
 pub(crate) fn child(nodes: &[Node], parent: usize, key: &str) -> Option<usize> {
     let node = nodes.get(parent)?;
-    node.children
-        .iter()
-        .copied()
-        .find(|&c| nodes.get(c).is_some_and(|n| n.key == key))
+    node.children.iter().copied().find(|&c| nodes.get(c).is_some_and(|n| n.key == key))
 }
 
 /// Can these states be active together? Each pair must lie in different regions of a parallel

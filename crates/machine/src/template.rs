@@ -25,10 +25,7 @@ impl Template {
                 faults.add(at, "an object with `cel` has no other member");
             }
             let Doc::Str(source) = source else {
-                faults.add(
-                    &at.key("cel"),
-                    format!("expected an expression, got {}", source.kind()),
-                );
+                faults.add(&at.key("cel"), format!("expected an expression, got {}", source.kind()));
                 return Self::Plain(Value::Null);
             };
             return match cel::compile(source) {
@@ -41,18 +38,13 @@ impl Template {
         }
         match doc {
             Doc::List(items) => {
-                let parts: Vec<_> = items
-                    .iter()
-                    .enumerate()
-                    .map(|(i, d)| Self::admit(d, &at.index(i), faults))
-                    .collect();
+                let parts: Vec<_> =
+                    items.iter().enumerate().map(|(i, d)| Self::admit(d, &at.index(i), faults)).collect();
                 Self::List(parts)
             }
             Doc::Map(members) => {
-                let parts: Vec<_> = members
-                    .iter()
-                    .map(|(k, d)| (k.clone(), Self::admit(d, &at.key(k), faults)))
-                    .collect();
+                let parts: Vec<_> =
+                    members.iter().map(|(k, d)| (k.clone(), Self::admit(d, &at.key(k), faults))).collect();
                 Self::Map(parts)
             }
             plain => Self::Plain(plain.to_value(at, faults)),
@@ -77,21 +69,13 @@ impl Template {
         }
     }
 
-    fn fill_part(
-        &self,
-        scope: Scope<'_>,
-        meter: &mut Meter,
-        size: &mut usize,
-    ) -> Result<Value, Failure> {
+    fn fill_part(&self, scope: Scope<'_>, meter: &mut Meter, size: &mut usize) -> Result<Value, Failure> {
         let value = match self {
             Self::Plain(value) => value.clone(),
             Self::Cel(expr) => cel::eval(expr, scope, meter)?,
             Self::List(parts) => {
                 return Ok(Value::Array(
-                    parts
-                        .iter()
-                        .map(|p| p.fill_part(scope, meter, size))
-                        .collect::<Result<_, _>>()?,
+                    parts.iter().map(|p| p.fill_part(scope, meter, size)).collect::<Result<_, _>>()?,
                 ));
             }
             Self::Map(parts) => {
@@ -105,10 +89,7 @@ impl Template {
         };
         *size += json::size(&value);
         if *size > limits::EFFECT_BYTES {
-            return Err(Failure::Cost(format!(
-                "a filled value has at most {} bytes",
-                limits::EFFECT_BYTES
-            )));
+            return Err(Failure::Cost(format!("a filled value has at most {} bytes", limits::EFFECT_BYTES)));
         }
         Ok(value)
     }

@@ -31,19 +31,13 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new() -> Self {
-        Self {
-            step: limits::STEP_COST,
-            expr: limits::EXPR_COST,
-        }
+        Self { step: limits::STEP_COST, expr: limits::EXPR_COST }
     }
 
     /// Spends `units`, of this expression and of the step.
     pub(crate) fn charge(&mut self, units: u64) -> Result<(), Failure> {
         if units > self.expr {
-            return Err(Failure::Cost(format!(
-                "an expression costs at most {}",
-                limits::EXPR_COST
-            )));
+            return Err(Failure::Cost(format!("an expression costs at most {}", limits::EXPR_COST)));
         }
         self.expr -= units;
         self.charge_step(units)
@@ -52,10 +46,7 @@ impl Meter {
     /// Spends `units` of the step.
     pub(crate) fn charge_step(&mut self, units: u64) -> Result<(), Failure> {
         if units > self.step {
-            return Err(Failure::Cost(format!(
-                "a step costs at most {}",
-                limits::STEP_COST
-            )));
+            return Err(Failure::Cost(format!("a step costs at most {}", limits::STEP_COST)));
         }
         self.step -= units;
         Ok(())
@@ -77,11 +68,7 @@ pub(crate) struct Scope<'a> {
 /// Evaluates one expression to JSON, with a fresh budget for it.
 pub(crate) fn eval(expr: &Expr, scope: Scope<'_>, meter: &mut Meter) -> Result<Value, Failure> {
     meter.expr = limits::EXPR_COST;
-    let mut run = Run {
-        scope,
-        meter,
-        vars: Vec::new(),
-    };
+    let mut run = Run { scope, meter, vars: Vec::new() };
     let val = run.eval(expr)?;
     // Values share parts, so the JSON can be far larger than the work so far.
     run.charge_json(&val)?;
@@ -122,12 +109,7 @@ impl<'a> Run<'a, '_> {
                 Some(val) => Ok(val.clone()),
                 None => error("no such variable"),
             },
-            Expr::List(items) => Ok(Val::list(
-                items
-                    .iter()
-                    .map(|e| self.eval(e))
-                    .collect::<Result<_, _>>()?,
-            )),
+            Expr::List(items) => Ok(Val::list(items.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?)),
             Expr::Map(entries) => self.map_literal(entries),
             Expr::Field(e, field) => match self.eval(e)? {
                 Val::Map(map) => self.field(&map, field),
@@ -151,20 +133,14 @@ impl<'a> Run<'a, '_> {
             }
             Expr::Not(e) => Ok(Val::Bool(!self.bool(e)?)),
             Expr::Neg(e) => match self.eval(e)? {
-                Val::Int(n) => n
-                    .checked_neg()
-                    .map_or_else(|| error("integer overflow"), |n| Ok(Val::Int(n))),
+                Val::Int(n) => n.checked_neg().map_or_else(|| error("integer overflow"), |n| Ok(Val::Int(n))),
                 other => error(format!("no - on {}", other.kind())),
             },
             Expr::And(pair) => self.logic(pair, false),
             Expr::Or(pair) => self.logic(pair, true),
             Expr::If(branches) => {
                 let [cond, yes, no] = &**branches;
-                if self.bool(cond)? {
-                    self.eval(yes)
-                } else {
-                    self.eval(no)
-                }
+                if self.bool(cond)? { self.eval(yes) } else { self.eval(no) }
             }
             Expr::Binary(op, pair) => {
                 let [a, b] = &**pair;
@@ -206,10 +182,9 @@ impl<'a> Run<'a, '_> {
             },
             Expr::ToInt(e) => match self.eval(e)? {
                 Val::Int(n) => Ok(Val::Int(n)),
-                Val::Str(s) => s
-                    .as_str()
-                    .parse()
-                    .map_or_else(|_| error("not an integer"), |n| Ok(Val::Int(n))),
+                Val::Str(s) => {
+                    s.as_str().parse().map_or_else(|_| error("not an integer"), |n| Ok(Val::Int(n)))
+                }
                 other => error(format!("no int of {}", other.kind())),
             },
             Expr::Macro(kind, pair) => {
@@ -227,10 +202,8 @@ impl<'a> Run<'a, '_> {
     }
 
     fn field(&self, map: &Object<'a>, key: &str) -> Result<Val<'a>, Failure> {
-        map.get(key).map_or_else(
-            || error(format!("no such key: {}", key.chars().take(80).collect::<String>())),
-            Ok,
-        )
+        map.get(key)
+            .map_or_else(|| error(format!("no such key: {}", key.chars().take(80).collect::<String>())), Ok)
     }
 
     /// `&&` and `||`: an error on one side is absorbed if the other side decides alone.
@@ -291,19 +264,16 @@ impl<'a> Run<'a, '_> {
                     Op::Div => x.checked_div(*y),
                     _ => x.checked_rem(*y),
                 };
-                value.map_or_else(
-                    || error("integer overflow or division by zero"),
-                    |n| Ok(Val::Int(n)),
-                )
+                value.map_or_else(|| error("integer overflow or division by zero"), |n| Ok(Val::Int(n)))
             }
         }
     }
 
     fn add(&mut self, a: Val<'a>, b: Val<'a>) -> Result<Val<'a>, Failure> {
         match (a, b) {
-            (Val::Int(a), Val::Int(b)) => a
-                .checked_add(b)
-                .map_or_else(|| error("integer overflow"), |n| Ok(Val::Int(n))),
+            (Val::Int(a), Val::Int(b)) => {
+                a.checked_add(b).map_or_else(|| error("integer overflow"), |n| Ok(Val::Int(n)))
+            }
             (Val::Str(a), Val::Str(b)) => {
                 let (a, b) = (a.as_str(), b.as_str());
                 let len = a.len().saturating_add(b.len());
@@ -320,9 +290,8 @@ impl<'a> Run<'a, '_> {
                 let len = a.len().saturating_add(b.len());
                 self.list_fits(len)?;
                 self.meter.charge(len as u64)?;
-                let items = (0..a.len())
-                    .filter_map(|i| a.get(i))
-                    .chain((0..b.len()).filter_map(|i| b.get(i)));
+                let items =
+                    (0..a.len()).filter_map(|i| a.get(i)).chain((0..b.len()).filter_map(|i| b.get(i)));
                 Ok(Val::list(items.collect()))
             }
             (a, b) => error(format!("no + of {} and {}", a.kind(), b.kind())),
@@ -331,10 +300,7 @@ impl<'a> Run<'a, '_> {
 
     fn list_fits(&self, len: usize) -> Result<(), Failure> {
         if len > limits::LIST_ITEMS {
-            return Err(Failure::Cost(format!(
-                "a list has at most {} elements",
-                limits::LIST_ITEMS
-            )));
+            return Err(Failure::Cost(format!("a list has at most {} elements", limits::LIST_ITEMS)));
         }
         Ok(())
     }
@@ -414,7 +380,8 @@ impl<'a> Run<'a, '_> {
             }
             Val::Map(map) => match item {
                 Val::Str(key) => Ok(Val::Bool(map.get(key.as_str()).is_some())),
-                _ => Ok(Val::Bool(false)),
+                Val::Int(_) | Val::Bool(_) => Ok(Val::Bool(false)),
+                other => error(format!("{} is no map key", other.kind())),
             },
             other => error(format!("no `in` on {}", other.kind())),
         }

@@ -13,6 +13,8 @@
 //! bytes, timestamps, durations, regular expressions, unknown names).
 
 mod eval;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub(crate) use eval::{Failure, Meter, Scope, eval};
@@ -115,19 +117,11 @@ pub(crate) fn compile(source: &str) -> Result<Expr, String> {
         ));
     }
     // Without macros the tree keeps `all`, `exists`, .. as the calls they are written as.
-    let tree = Env::default()
-        .with_optional_support(false)
-        .parser()
-        .parse(source)
-        .map_err(|e| {
-            let first = e.errors.first().map(|e| format!("at {}:{}: {}", e.pos.0, e.pos.1, e.msg));
-            format!("not CEL: {}", first.unwrap_or_default())
-        })?;
-    Admit {
-        vars: Vec::new(),
-        nodes: 0,
-    }
-    .expr(&tree, 0)
+    let tree = Env::default().with_optional_support(false).parser().parse(source).map_err(|e| {
+        let first = e.errors.first().map(|e| format!("at {}:{}: {}", e.pos.0, e.pos.1, e.msg));
+        format!("not CEL: {}", first.unwrap_or_default())
+    })?;
+    Admit { vars: Vec::new(), nodes: 0 }.expr(&tree, 0)
 }
 
 struct Admit {
@@ -149,12 +143,9 @@ impl Admit {
         match &e.expr {
             Ast::Literal(literal) => admit_literal(literal),
             Ast::Ident(name) => self.name(name),
-            Ast::List(list) if list.optional_indices.is_empty() => Ok(Expr::List(
-                list.elements
-                    .iter()
-                    .map(|e| self.expr(e, depth))
-                    .collect::<Result<_, _>>()?,
-            )),
+            Ast::List(list) if list.optional_indices.is_empty() => {
+                Ok(Expr::List(list.elements.iter().map(|e| self.expr(e, depth)).collect::<Result<_, _>>()?))
+            }
             Ast::Map(map) => {
                 let mut entries = Vec::new();
                 for entry in &map.entries {
@@ -168,26 +159,18 @@ impl Admit {
                 }
                 Ok(Expr::Map(entries))
             }
-            Ast::Select(select) if select.test => Ok(Expr::Has(
-                Box::new(self.expr(&select.operand, depth)?),
-                select.field.clone(),
-            )),
+            Ast::Select(select) if select.test => {
+                Ok(Expr::Has(Box::new(self.expr(&select.operand, depth)?), select.field.clone()))
+            }
             Ast::Select(select) => {
                 if let Ast::Ident(root) = &select.operand.expr
                     && root == "event"
                     && !self.vars.contains(root)
                     && !EVENT_FIELDS.contains(&select.field.as_str())
                 {
-                    return Err(format!(
-                        "event has {}, not `{}`",
-                        EVENT_FIELDS.join(", "),
-                        select.field
-                    ));
+                    return Err(format!("event has {}, not `{}`", EVENT_FIELDS.join(", "), select.field));
                 }
-                Ok(Expr::Field(
-                    Box::new(self.expr(&select.operand, depth)?),
-                    select.field.clone(),
-                ))
+                Ok(Expr::Field(Box::new(self.expr(&select.operand, depth)?), select.field.clone()))
             }
             Ast::Call(call) => self.call(call, depth),
             Ast::Unspecified | Ast::List(_) | Ast::Comprehension(_) | Ast::Struct(_) => {
@@ -206,9 +189,7 @@ impl Admit {
             "now" => Root::Now,
             "state" => Root::State,
             _ => {
-                return Err(format!(
-                    "unknown name `{name}`: context, event, now and state are in scope"
-                ));
+                return Err(format!("unknown name `{name}`: context, event, now and state are in scope"));
             }
         }))
     }
@@ -224,11 +205,9 @@ impl Admit {
     fn call(&mut self, call: &CallExpr, depth: usize) -> Result<Expr, String> {
         let name = call.func_name.as_str();
         match (name, call.target.as_deref(), call.args.as_slice()) {
-            (operators::CONDITIONAL, None, [a, b, c]) => Ok(Expr::If(Box::new([
-                self.expr(a, depth)?,
-                self.expr(b, depth)?,
-                self.expr(c, depth)?,
-            ]))),
+            (operators::CONDITIONAL, None, [a, b, c]) => {
+                Ok(Expr::If(Box::new([self.expr(a, depth)?, self.expr(b, depth)?, self.expr(c, depth)?])))
+            }
             (operators::LOGICAL_AND, None, [a, b]) => Ok(Expr::And(self.pair(a, b, depth)?)),
             (operators::LOGICAL_OR, None, [a, b]) => Ok(Expr::Or(self.pair(a, b, depth)?)),
             (operators::LOGICAL_NOT, None, [a]) => Ok(Expr::Not(self.one(a, depth)?)),
@@ -237,33 +216,22 @@ impl Admit {
             ("size", None, [a]) | ("size", Some(a), []) => Ok(Expr::Size(self.one(a, depth)?)),
             ("string", None, [a]) => Ok(Expr::ToString(self.one(a, depth)?)),
             ("int", None, [a]) => Ok(Expr::ToInt(self.one(a, depth)?)),
-            ("contains", Some(a), [b]) => {
-                Ok(Expr::Text(TextOp::Contains, self.pair(a, b, depth)?))
-            }
-            ("startsWith", Some(a), [b]) => {
-                Ok(Expr::Text(TextOp::StartsWith, self.pair(a, b, depth)?))
-            }
-            ("endsWith", Some(a), [b]) => {
-                Ok(Expr::Text(TextOp::EndsWith, self.pair(a, b, depth)?))
-            }
+            ("contains", Some(a), [b]) => Ok(Expr::Text(TextOp::Contains, self.pair(a, b, depth)?)),
+            ("startsWith", Some(a), [b]) => Ok(Expr::Text(TextOp::StartsWith, self.pair(a, b, depth)?)),
+            ("endsWith", Some(a), [b]) => Ok(Expr::Text(TextOp::EndsWith, self.pair(a, b, depth)?)),
             (operators::HAS, None, [a]) => match &a.expr {
-                Ast::Select(select) => Ok(Expr::Has(
-                    Box::new(self.expr(&select.operand, depth)?),
-                    select.field.clone(),
-                )),
+                Ast::Select(select) => {
+                    Ok(Expr::Has(Box::new(self.expr(&select.operand, depth)?), select.field.clone()))
+                }
                 _ => Err("has() takes a field, like has(event.data.winner)".to_owned()),
             },
             (operators::ALL, Some(r), [v, body]) => self.macro_(Macro::All, r, v, body, depth),
-            (operators::EXISTS, Some(r), [v, body]) => {
-                self.macro_(Macro::Exists, r, v, body, depth)
-            }
+            (operators::EXISTS, Some(r), [v, body]) => self.macro_(Macro::Exists, r, v, body, depth),
             (operators::EXISTS_ONE | "existsOne", Some(r), [v, body]) => {
                 self.macro_(Macro::ExistsOne, r, v, body, depth)
             }
             (operators::MAP, Some(r), [v, body]) => self.macro_(Macro::Map, r, v, body, depth),
-            (operators::FILTER, Some(r), [v, body]) => {
-                self.macro_(Macro::Filter, r, v, body, depth)
-            }
+            (operators::FILTER, Some(r), [v, body]) => self.macro_(Macro::Filter, r, v, body, depth),
             (operators::MAP, Some(r), [v, keep, body]) => {
                 let kept = self.macro_(Macro::Filter, r, v, keep, depth)?;
                 let body = self.body(v, body, depth)?;
@@ -295,10 +263,7 @@ impl Admit {
             return Err("the first argument of a macro is a name".to_owned());
         };
         if self.vars.len() >= limits::MACRO_NESTING {
-            return Err(format!(
-                "macros are nested at most {} deep",
-                limits::MACRO_NESTING
-            ));
+            return Err(format!("macros are nested at most {} deep", limits::MACRO_NESTING));
         }
         self.vars.push(var.clone());
         let body = self.expr(body, depth);
@@ -337,13 +302,11 @@ fn admit_literal(literal: &LiteralValue) -> Result<Expr, String> {
         LiteralValue::Null => Ok(Expr::Null),
         LiteralValue::Boolean(b) => Ok(Expr::Bool(**b)),
         LiteralValue::String(s) => Ok(Expr::Str(s.inner().to_owned())),
-        LiteralValue::Int(n) if n.unsigned_abs() <= limits::INTEGER.unsigned_abs() => {
-            Ok(Expr::Int(**n))
-        }
+        LiteralValue::Int(n) if n.unsigned_abs() <= limits::INTEGER.unsigned_abs() => Ok(Expr::Int(**n)),
         LiteralValue::Int(n) => Err(format!("integers are within +-(2^53-1), got {}", **n)),
-        LiteralValue::Double(_) | LiteralValue::UInt(_) | LiteralValue::Bytes(_) => Err(
-            "numbers are integers within +-(2^53-1); doubles, uints and bytes are not supported"
-                .to_owned(),
-        ),
+        LiteralValue::Double(_) | LiteralValue::UInt(_) | LiteralValue::Bytes(_) => {
+            Err("numbers are integers within +-(2^53-1); doubles, uints and bytes are not supported"
+                .to_owned())
+        }
     }
 }

@@ -82,15 +82,11 @@ impl<'a> Val<'a> {
             Self::Int(n) => Value::from(*n),
             Self::Str(s) => Value::String(s.as_str().to_owned()),
             Self::List(List::Ref(items)) => Value::Array(items.to_vec()),
-            Self::List(List::Made(items)) => {
-                Value::Array(items.iter().map(Self::to_json).collect())
-            }
+            Self::List(List::Made(items)) => Value::Array(items.iter().map(Self::to_json).collect()),
             Self::Map(Object::Ref(map)) => Value::Object((*map).clone()),
-            Self::Map(Object::Made(map)) => Value::Object(
-                map.iter()
-                    .map(|(k, v)| (k.clone(), v.to_json()))
-                    .collect::<Map<_, _>>(),
-            ),
+            Self::Map(Object::Made(map)) => {
+                Value::Object(map.iter().map(|(k, v)| (k.clone(), v.to_json())).collect::<Map<_, _>>())
+            }
         }
     }
 }

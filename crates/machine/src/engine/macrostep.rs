@@ -6,11 +6,8 @@
 //! here is set by the same causes.
 
 use super::sets::{Entry, History, exit_set, without_conflicts};
-use crate::action::{self, Action};
-use crate::cel::{self, Failure, Meter, Scope};
+use crate::cel::{Failure, Meter, Scope};
 use crate::definition::{Definition, Kind, Transition};
-use crate::guard::{Guard, Role, StateIn, matches_state};
-use crate::json;
 use crate::limits;
 use crate::step::{Effect, Reason, Rejection};
 use serde_json::{Map, Value, json};
@@ -66,7 +63,7 @@ pub(crate) struct Run<'d> {
     pub(crate) effects: Vec<Effect>,
     pub(crate) meter: Meter,
     raised: VecDeque<Signal>,
-    changed: bool,
+    pub(super) changed: bool,
     microsteps: usize,
 }
 
@@ -109,13 +106,7 @@ impl<'d> Run<'d> {
             next += 1;
         }
         // XState's set is in depth-first order; for entry only membership counts.
-        let initial = Transition {
-            source: 0,
-            targets,
-            guard: None,
-            actions: Vec::new(),
-            reenter: true,
-        };
+        let initial = Transition { source: 0, targets, guard: None, actions: Vec::new(), reenter: true };
         self.microstep(&[&initial], &signal, true)?;
         self.settle(signal).map(|_| ())
     }
@@ -133,10 +124,7 @@ impl<'d> Run<'d> {
             return Err(if candidates {
                 Rejection::new(Reason::GuardFalse, format!("no guard passed for {kind:?}"))
             } else {
-                Rejection::new(
-                    Reason::UnknownEvent,
-                    format!("no active state has a transition for {kind:?}"),
-                )
+                Rejection::new(Reason::UnknownEvent, format!("no active state has a transition for {kind:?}"))
             });
         }
         Ok(())
@@ -147,11 +135,7 @@ impl<'d> Run<'d> {
     fn settle(&mut self, mut signal: Signal) -> Result<bool, Rejection> {
         let (mut eventless, mut moved) = (true, false);
         while !self.done {
-            let mut enabled = if eventless {
-                self.select_always(&signal)?
-            } else {
-                Vec::new()
-            };
+            let mut enabled = if eventless { self.select_always(&signal)? } else { Vec::new() };
             let was_always = !enabled.is_empty();
             if !was_always {
                 let Some(next) = self.raised.pop_front() else {
@@ -176,20 +160,14 @@ impl<'d> Run<'d> {
         if self.microsteps > limits::MICROSTEPS || self.meter.charge_step(work).is_err() {
             return Err(Rejection::new(
                 Reason::StepLimit,
-                format!(
-                    "no rest within {} microsteps: a cycle of `always` or `raise`?",
-                    limits::MICROSTEPS
-                ),
+                format!("no rest within {} microsteps: a cycle of `always` or `raise`?", limits::MICROSTEPS),
             ));
         }
         if enabled.is_empty() {
             return Ok(());
         }
         let kept = without_conflicts(def, enabled, &self.active, &self.history);
-        let transitions: Vec<&Transition> = kept
-            .iter()
-            .filter_map(|&i| def.transitions.get(i))
-            .collect();
+        let transitions: Vec<&Transition> = kept.iter().filter_map(|&i| def.transitions.get(i)).collect();
         self.microstep(&transitions, signal, false)
     }
 
@@ -215,8 +193,15 @@ impl<'d> Run<'d> {
                 self.exit_actions(i, signal)?;
             }
         }
-        let same = before.len() == self.active.len()
-            && before.iter().all(|i| self.active.contains(i));
+        // Two regions that take conflicting transitions at once can lead XState to two active
+        // children of a compound state; such a step is refused here.
+        if !self.is_legal() {
+            return Err(Rejection::new(
+                Reason::BadState,
+                "the step would lead to states that can't be active together",
+            ));
+        }
+        let same = before.len() == self.active.len() && before.iter().all(|i| self.active.contains(i));
         if same && !remembers && !self.done {
             self.active = before;
         } else {
@@ -298,17 +283,13 @@ impl<'d> Run<'d> {
         };
         let parent = node.parent;
         let parallel = |p: &usize| def.kind(*p) == Kind::Parallel;
-        let mut ancestor = parent
-            .filter(parallel)
-            .or_else(|| parent.and_then(|p| def.parent(p)));
+        let mut ancestor = parent.filter(parallel).or_else(|| parent.and_then(|p| def.parent(p)));
         let mut completion = ancestor.unwrap_or(i);
         if let Some(p) = parent.filter(|&p| def.kind(p) == Kind::Compound) {
             let data = self.output_of(i, signal)?;
             self.raise_done(p, data)?;
         }
-        while let Some(a) = ancestor.filter(|a| {
-            parallel(a) && !completed.contains(a) && self.is_final(*a)
-        }) {
+        while let Some(a) = ancestor.filter(|a| parallel(a) && !completed.contains(a) && self.is_final(*a)) {
             completed.push(a);
             self.raise_done(a, Value::Null)?;
             completion = a;
@@ -327,9 +308,7 @@ impl<'d> Run<'d> {
             let event = Signal::internal(&format!("xstate.done.state.{id}"), data);
             let state = self.state_ids();
             let (scope, meter) = self.scope(&event, &state);
-            let value = output
-                .fill(scope, meter)
-                .map_err(|f| rejection(f, Reason::OutputError, "output"))?;
+            let value = output.fill(scope, meter).map_err(|f| rejection(f, Reason::OutputError, "output"))?;
             self.output = Some(value);
         }
         Ok(())
@@ -342,9 +321,7 @@ impl<'d> Run<'d> {
             Some(output) => {
                 let state = self.state_ids();
                 let (scope, meter) = self.scope(signal, &state);
-                output
-                    .fill(scope, meter)
-                    .map_err(|f| rejection(f, Reason::OutputError, "output"))
+                output.fill(scope, meter).map_err(|f| rejection(f, Reason::OutputError, "output"))
             }
         }
     }
@@ -354,7 +331,7 @@ impl<'d> Run<'d> {
         self.raise(Signal::internal(&format!("xstate.done.state.{id}"), data))
     }
 
-    fn raise(&mut self, signal: Signal) -> Result<(), Rejection> {
+    pub(super) fn raise(&mut self, signal: Signal) -> Result<(), Rejection> {
         if self.raised.len() >= limits::RAISED {
             return Err(Rejection::new(
                 Reason::StepLimit,
@@ -369,273 +346,17 @@ impl<'d> Run<'d> {
     fn is_final(&self, i: usize) -> bool {
         let def = self.def;
         match def.kind(i) {
-            Kind::Compound => def
-                .children(i)
-                .any(|c| def.kind(c) == Kind::Final && self.active.contains(&c)),
+            Kind::Compound => def.children(i).any(|c| def.kind(c) == Kind::Final && self.active.contains(&c)),
             Kind::Parallel => def.children(i).all(|c| self.is_final(c)),
             kind => kind == Kind::Final,
         }
     }
 
-    fn set_timers(&mut self, i: usize, signal: &Signal) -> Result<(), Rejection> {
-        let def = self.def;
-        let Some(node) = def.node(i) else {
-            return Ok(());
-        };
-        for (n, after) in node.afters.iter().enumerate() {
-            let state = self.state_ids();
-            let (scope, meter) = self.scope(signal, &state);
-            let bad = |why: String| {
-                Rejection::new(Reason::TimerError, format!("{}: {why}", after.event))
-            };
-            let delay = after
-                .delay
-                .fill(scope, meter)
-                .map_err(|f| rejection(f, Reason::TimerError, &after.event))?;
-            let delay = delay
-                .as_i64()
-                .ok_or_else(|| bad(format!("expected milliseconds, got {delay}")))?;
-            // A time that has passed already is due now.
-            let due_ms = self
-                .now_ms
-                .checked_add(u64::try_from(delay).unwrap_or(0))
-                .filter(|&due| due <= limits::INTEGER.unsigned_abs())
-                .ok_or_else(|| bad(format!("{delay} ms from now is beyond 2^53")))?;
-            self.timers.retain(|t| (t.node, t.after) != (i, n));
-            if self.timers.len() >= limits::TIMERS {
-                return Err(Rejection::new(
-                    Reason::StepLimit,
-                    format!("at most {} timers wait at once", limits::TIMERS),
-                ));
-            }
-            self.timers.push(Pending {
-                due_ms,
-                node: i,
-                after: n,
-            });
-        }
-        Ok(())
-    }
-
-    fn actions(&mut self, actions: &[Action], signal: &Signal) -> Result<(), Rejection> {
-        actions.iter().try_for_each(|a| self.action(a, signal))
-    }
-
-    fn action(&mut self, action: &Action, signal: &Signal) -> Result<(), Rejection> {
-        let state = self.state_ids();
-        let (scope, meter) = self.scope(signal, &state);
-        match action {
-            Action::Assign(assignments) => {
-                let mut made = Vec::with_capacity(assignments.len());
-                for (key, expr) in assignments {
-                    let value = cel::eval(expr, scope, meter)
-                        .map_err(|f| rejection(f, Reason::AssignError, key))?;
-                    if let Some(why) = json::unfit(&value, 1) {
-                        return Err(Rejection::new(
-                            Reason::AssignError,
-                            format!("{key}: {why}"),
-                        ));
-                    }
-                    made.push((key.clone(), value));
-                }
-                self.assign(made)
-            }
-            Action::AssignExecutor => match &signal.pubkey {
-                None => Err(Rejection::new(
-                    Reason::AssignError,
-                    "assignExecutor needs a signed event",
-                )),
-                Some(key) => self.assign(vec![("executorPubKey".to_owned(), json!(key))]),
-            },
-            Action::Raise { kind, data } => {
-                let failed = |f| rejection(f, Reason::EffectError, "raise");
-                let kind = kind
-                    .fill(scope, meter)
-                    .and_then(|v| action::string(v, "type"))
-                    .map_err(failed)?;
-                action::event_type(&kind)
-                    .map_err(|e| Rejection::new(Reason::EffectError, format!("raise: {e}")))?;
-                let data = data.fill(scope, meter).map_err(failed)?;
-                self.raise(Signal::internal(&kind, data))
-            }
-            other => {
-                let effect = other
-                    .effect(scope, meter)
-                    .map_err(|f| rejection(f, Reason::EffectError, "params"))?;
-                let Some(effect) = effect else {
-                    return Ok(());
-                };
-                if effect.size() > limits::EFFECT_BYTES {
-                    return Err(Rejection::new(
-                        Reason::TooLarge,
-                        format!("an effect has at most {} bytes", limits::EFFECT_BYTES),
-                    ));
-                }
-                if self.effects.len() >= limits::EFFECTS {
-                    return Err(Rejection::new(
-                        Reason::StepLimit,
-                        format!("a step has at most {} effects", limits::EFFECTS),
-                    ));
-                }
-                self.effects.push(effect);
-                Ok(())
-            }
-        }
-    }
-
-    fn assign(&mut self, values: Vec<(String, Value)>) -> Result<(), Rejection> {
-        self.changed = true;
-        self.context.extend(values);
-        let size: usize = self
-            .context
-            .iter()
-            .map(|(k, v)| k.len() + json::size(v))
-            .sum();
-        if size > limits::SNAPSHOT_BYTES * 2 {
-            return Err(too_large(size));
-        }
-        self.meter
-            .charge_step((size / 64) as u64)
-            .map_err(|f| rejection(f, Reason::StepLimit, "assign"))
-    }
-
-    /// The transitions for an event, and whether any state has one whose guard may be false.
-    fn select(&mut self, signal: &Signal) -> Result<(Vec<usize>, bool), Rejection> {
-        let mut candidates = false;
-        let enabled = self.select_in(0, signal, &mut candidates)?;
-        Ok((enabled, candidates))
-    }
-
-    fn select_in(
-        &mut self,
-        i: usize,
-        signal: &Signal,
-        candidates: &mut bool,
-    ) -> Result<Vec<usize>, Rejection> {
-        let def = self.def;
-        let mut enabled = Vec::new();
-        for child in self.active_children(i) {
-            enabled.extend(self.select_in(child, signal, candidates)?);
-        }
-        if !enabled.is_empty() {
-            return Ok(enabled);
-        }
-        for t in candidates_of(def, i, &signal.kind) {
-            *candidates = true;
-            if self.passes(t, signal)? {
-                return Ok(vec![t]);
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    /// The active children, in the order of the keys of XState's state value.
-    pub(crate) fn active_children(&self, i: usize) -> Vec<usize> {
-        let def = self.def;
-        let mut children: Vec<(&str, usize)> = self
-            .active
-            .iter()
-            .filter(|&&c| c != 0 && def.parent(c) == Some(i))
-            .filter_map(|&c| def.node(c).map(|n| (n.key.as_str(), c)))
-            .collect();
-        json::js_order(&mut children, |(key, _)| key);
-        children.into_iter().map(|(_, c)| c).collect()
-    }
-
-    fn select_always(&mut self, signal: &Signal) -> Result<Vec<usize>, Rejection> {
-        let def = self.def;
-        let mut enabled: Vec<usize> = Vec::new();
-        for leaf in self.active.clone() {
-            if !def.is_leaf(leaf) {
-                continue;
-            }
-            let chain = std::iter::once(leaf).chain(def.ancestors(leaf, None));
-            'chain: for i in chain {
-                for &t in def.node(i).map(|n| n.always.as_slice()).unwrap_or_default() {
-                    if self.passes(t, signal)? {
-                        if !enabled.contains(&t) {
-                            enabled.push(t);
-                        }
-                        break 'chain;
-                    }
-                }
-            }
-        }
-        Ok(without_conflicts(def, &enabled, &self.active, &self.history))
-    }
-
-    fn passes(&mut self, t: usize, signal: &Signal) -> Result<bool, Rejection> {
-        let def = self.def;
-        match def.transitions.get(t).and_then(|t| t.guard.as_ref()) {
-            None => Ok(true),
-            Some(guard) => {
-                let state = self.state_ids();
-                self.guard(guard, signal, &state)
-            }
-        }
-    }
-
-    fn guard(
-        &mut self,
-        guard: &Guard,
-        signal: &Signal,
-        state: &Value,
-    ) -> Result<bool, Rejection> {
-        match guard {
-            Guard::Cel(expr) => {
-                let (scope, meter) = self.scope(signal, state);
-                match cel::eval(expr, scope, meter) {
-                    Ok(Value::Bool(b)) => Ok(b),
-                    Ok(other) => Err(Rejection::new(
-                        Reason::GuardError,
-                        format!("a guard is true or false, got {other}"),
-                    )),
-                    Err(f) => Err(rejection(f, Reason::GuardError, "guard")),
-                }
-            }
-            Guard::Role(role) => Ok(self.role(*role, signal.pubkey.as_deref())),
-            Guard::And(guards) => {
-                for g in guards {
-                    if !self.guard(g, signal, state)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            Guard::Or(guards) => {
-                for g in guards {
-                    if self.guard(g, signal, state)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
-            Guard::Not(g) => Ok(!self.guard(g, signal, state)?),
-            Guard::StateIn(StateIn::Node(i)) => Ok(self.active.contains(i)),
-            Guard::StateIn(StateIn::Value(wanted)) => Ok(matches_state(wanted, &self.value(0))),
-            // Resolved at admission.
-            Guard::StateIn(StateIn::Id(_)) => Ok(false),
-        }
-    }
-
-    fn role(&self, role: Role, signer: Option<&str>) -> bool {
-        let Some(signer) = signer else {
-            return false;
-        };
-        let named = |key: &str| self.context.get(key).and_then(Value::as_str);
-        let creator = || named("creatorPubKey").or(self.creator.as_deref()) == Some(signer);
-        let executor = || named("executorPubKey") == Some(signer);
-        match role {
-            Role::Creator => creator(),
-            Role::NotCreator => !creator(),
-            Role::Executor => executor(),
-            Role::Receiver => named("receiverPubKey") == Some(signer),
-            Role::CreatorOrExecutor => creator() || executor(),
-            Role::Oracle => named("oraclePubKey") == Some(signer),
-        }
-    }
-
-    fn scope<'a>(&'a mut self, signal: &'a Signal, state: &'a Value) -> (Scope<'a>, &'a mut Meter) {
+    pub(super) fn scope<'a>(
+        &'a mut self,
+        signal: &'a Signal,
+        state: &'a Value,
+    ) -> (Scope<'a>, &'a mut Meter) {
         let scope = Scope {
             context: &self.context,
             event: &signal.scope,
@@ -646,7 +367,7 @@ impl<'d> Run<'d> {
     }
 
     /// Ids of the active atomic and final states, sorted: `state` in CEL.
-    fn state_ids(&self) -> Value {
+    pub(super) fn state_ids(&self) -> Value {
         let mut ids: Vec<&str> = self
             .active
             .iter()
@@ -658,53 +379,16 @@ impl<'d> Run<'d> {
     }
 }
 
-/// The transitions of a state for an event type: the exact descriptor first, then wildcards, the
-/// longest first.
-fn candidates_of(def: &Definition, i: usize, kind: &str) -> Vec<usize> {
-    let Some(node) = def.node(i) else {
-        return Vec::new();
-    };
-    let mut exact = Vec::new();
-    let mut wild: Vec<(usize, &[usize])> = Vec::new();
-    for (descriptor, transitions) in &node.on {
-        if descriptor == kind {
-            exact.extend(transitions);
-        } else if wildcard_matches(descriptor, kind) {
-            wild.push((descriptor.encode_utf16().count(), transitions));
-        }
-    }
-    wild.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    exact.extend(wild.into_iter().flat_map(|(_, t)| t));
-    exact
-}
-
-/// Does `*` or `a.b.*` match the type? `a.*` matches `a`, `a.b` and `a.b.c`.
-fn wildcard_matches(descriptor: &str, kind: &str) -> bool {
-    if descriptor == "*" {
-        return true;
-    }
-    let Some(stem) = descriptor.strip_suffix(".*") else {
-        return false;
-    };
-    kind.strip_prefix(stem)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
 pub(crate) fn too_large(size: usize) -> Rejection {
     Rejection::new(
         Reason::TooLarge,
-        format!(
-            "a snapshot has at most {} bytes, this one would have {size}",
-            limits::SNAPSHOT_BYTES
-        ),
+        format!("a snapshot has at most {} bytes, this one would have {size}", limits::SNAPSHOT_BYTES),
     )
 }
 
-fn rejection(failure: Failure, error: Reason, place: &str) -> Rejection {
+pub(crate) fn rejection(failure: Failure, error: Reason, place: &str) -> Rejection {
     match failure {
-        Failure::Cost(detail) => {
-            Rejection::new(Reason::GuardCost, format!("{place}: {detail}"))
-        }
+        Failure::Cost(detail) => Rejection::new(Reason::GuardCost, format!("{place}: {detail}")),
         Failure::Error(detail) => Rejection::new(error, format!("{place}: {detail}")),
     }
 }

@@ -5,7 +5,9 @@
 //! within [`crate::limits`]. Refuses: events of the engine's own types from outside, and whatever
 //! a [`Reason`] names.
 
+mod act;
 mod macrostep;
+mod select;
 mod sets;
 mod snapshot;
 
@@ -81,23 +83,12 @@ impl Definition {
         let mut rest = state.clone();
         rest.timers.remove(0);
         let mut run = Run::load(self, &rest, now_ms)?;
-        let outcome = run
-            .event(Signal::internal(&timer.id, Value::Null))
-            .and_then(|()| run.finish());
+        let outcome = run.event(Signal::internal(&timer.id, Value::Null)).and_then(|()| run.finish());
         Ok(Some(match outcome {
-            Ok(step) => Fired {
-                timer,
-                step,
-                rejection: None,
-            },
-            Err(rejection) => Fired {
-                timer,
-                step: Step {
-                    state: rest,
-                    effects: Vec::new(),
-                },
-                rejection: Some(rejection),
-            },
+            Ok(step) => Fired { timer, step, rejection: None },
+            Err(rejection) => {
+                Fired { timer, step: Step { state: rest, effects: Vec::new() }, rejection: Some(rejection) }
+            }
         }))
     }
 
@@ -105,12 +96,8 @@ impl Definition {
     /// definition gives one, else `<machine id>.<path>`. Empty if the state isn't one of this
     /// definition.
     pub fn active(&self, state: &State) -> Vec<String> {
-        let mut ids: Vec<String> = state
-            .order
-            .iter()
-            .filter(|id| self.find(id).is_some_and(|i| self.is_leaf(i)))
-            .cloned()
-            .collect();
+        let mut ids: Vec<String> =
+            state.order.iter().filter(|id| self.find(id).is_some_and(|i| self.is_leaf(i))).cloned().collect();
         ids.sort();
         ids
     }

@@ -28,10 +28,7 @@ impl Set {
 
     /// In document order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = usize> {
-        self.0
-            .iter()
-            .enumerate()
-            .filter_map(|(i, &has)| has.then_some(i))
+        self.0.iter().enumerate().filter_map(|(i, &has)| has.then_some(i))
     }
 
     fn meets(&self, other: &Self) -> bool {
@@ -40,9 +37,7 @@ impl Set {
 
     fn has_below(&self, def: &Definition, ancestor: usize) -> bool {
         let end = def.node(ancestor).map_or(ancestor, |n| n.end);
-        self.0
-            .get(ancestor + 1..end)
-            .is_some_and(|below| below.contains(&true))
+        self.0.get(ancestor + 1..end).is_some_and(|below| below.contains(&true))
     }
 }
 
@@ -57,10 +52,7 @@ fn history_default(def: &Definition, i: usize) -> (Vec<usize>, bool) {
     }
     match node.parent {
         Some(p) if def.kind(p) == Kind::Parallel => (vec![p], false),
-        Some(p) => (
-            def.node(p).and_then(|n| n.initial).into_iter().collect(),
-            true,
-        ),
+        Some(p) => (def.node(p).and_then(|n| n.initial).into_iter().collect(), true),
         None => (Vec::new(), false),
     }
 }
@@ -95,10 +87,8 @@ fn domain(def: &Definition, t: &Transition, history: &History) -> Option<usize> 
     let mut all = targets;
     all.push(t.source);
     let (head, tail) = all.split_first()?;
-    let common = def
-        .ancestors(*head, None)
-        .into_iter()
-        .find(|&a| tail.iter().all(|&s| def.is_descendant(s, Some(a))));
+    let common =
+        def.ancestors(*head, None).into_iter().find(|&a| tail.iter().all(|&s| def.is_descendant(s, Some(a))));
     match common {
         Some(a) => Some(a),
         None if t.reenter => None,
@@ -176,17 +166,8 @@ pub(crate) struct Entry<'d> {
 }
 
 impl<'d> Entry<'d> {
-    pub(crate) fn compute(
-        def: &'d Definition,
-        transitions: &[&Transition],
-        history: &'d History,
-    ) -> Self {
-        let mut entry = Self {
-            def,
-            history,
-            enter: Set::new(def),
-            by_default: Set::new(def),
-        };
+    pub(crate) fn compute(def: &'d Definition, transitions: &[&Transition], history: &'d History) -> Self {
+        let mut entry = Self { def, history, enter: Set::new(def), by_default: Set::new(def) };
         for t in transitions {
             let domain = domain(def, t, history);
             for &s in &t.targets {

@@ -14,11 +14,7 @@ use serde_json::{Map, Value, json};
 
 impl<'d> Run<'d> {
     /// Takes a state up again.
-    pub(crate) fn load(
-        def: &'d Definition,
-        state: &State,
-        now_ms: u64,
-    ) -> Result<Self, Rejection> {
+    pub(crate) fn load(def: &'d Definition, state: &State, now_ms: u64) -> Result<Self, Rejection> {
         let bad = |what: &str| Rejection::new(Reason::BadState, what.to_owned());
         let snapshot = state.snapshot.as_object().ok_or_else(|| bad("no snapshot"))?;
         let mut run = Self::blank(def, now_ms, state.creator.clone());
@@ -37,8 +33,7 @@ impl<'d> Run<'d> {
             .iter()
             .map(|id| def.find(id).ok_or_else(|| bad("an unknown active state")))
             .collect::<Result<_, _>>()?;
-        run.history = history(def, snapshot.get("historyValue"))
-            .ok_or_else(|| bad("an unknown history"))?;
+        run.history = history(def, snapshot.get("historyValue")).ok_or_else(|| bad("an unknown history"))?;
         run.timers = state
             .timers
             .iter()
@@ -53,14 +48,6 @@ impl<'d> Run<'d> {
 
     /// The state and effects after a step.
     pub(crate) fn finish(mut self) -> Result<Step, Rejection> {
-        // No admitted definition leads elsewhere; this turns a mistake in that claim into a
-        // rejection instead of a broken state under a certificate.
-        if !self.is_legal() {
-            return Err(Rejection::new(
-                Reason::BadState,
-                "the step would lead to states that can't be active together",
-            ));
-        }
         self.timers.sort_unstable();
         let def = self.def;
         let id = |i: usize| def.node(i).map_or("", |n| n.id.as_str()).to_owned();
@@ -88,10 +75,7 @@ impl<'d> Run<'d> {
                 .timers
                 .iter()
                 .filter_map(|t| {
-                    Some(Timer {
-                        id: def.node(t.node)?.afters.get(t.after)?.event.clone(),
-                        due_ms: t.due_ms,
-                    })
+                    Some(Timer { id: def.node(t.node)?.afters.get(t.after)?.event.clone(), due_ms: t.due_ms })
                 })
                 .collect(),
             order: self.active.iter().map(|&i| id(i)).collect(),
@@ -101,10 +85,7 @@ impl<'d> Run<'d> {
         if size > limits::SNAPSHOT_BYTES {
             return Err(too_large(size));
         }
-        Ok(Step {
-            state,
-            effects: self.effects,
-        })
+        Ok(Step { state, effects: self.effects })
     }
 
     /// XState's state value of a state: `{}` of an atomic one, the child's key of a compound one
@@ -114,10 +95,7 @@ impl<'d> Run<'d> {
         if let (Kind::Compound, [child]) = (self.def.kind(i), children.as_slice())
             && self.def.is_leaf(*child)
         {
-            return self
-                .def
-                .node(*child)
-                .map_or(Value::Null, |n| Value::String(n.key.clone()));
+            return self.def.node(*child).map_or(Value::Null, |n| Value::String(n.key.clone()));
         }
         Value::Object(
             children
@@ -128,7 +106,7 @@ impl<'d> Run<'d> {
     }
 
     /// Is the configuration one that the statechart can have?
-    fn is_legal(&self) -> bool {
+    pub(super) fn is_legal(&self) -> bool {
         let def = self.def;
         let mut seen = vec![false; def.nodes.len()];
         for &i in &self.active {
@@ -173,10 +151,6 @@ fn history(def: &Definition, value: Option<&Value>) -> Option<History> {
 fn pending(def: &Definition, timer: &Timer) -> Option<Pending> {
     def.nodes.iter().enumerate().find_map(|(node, n)| {
         let after = n.afters.iter().position(|a| a.event == timer.id)?;
-        Some(Pending {
-            due_ms: timer.due_ms,
-            node,
-            after,
-        })
+        Some(Pending { due_ms: timer.due_ms, node, after })
     })
 }

@@ -1,0 +1,107 @@
+//! Actions and timers: what a step does besides moving.
+
+use super::macrostep::{Pending, Run, Signal, rejection, too_large};
+use crate::action::{self, Action};
+use crate::cel;
+use crate::json;
+use crate::limits;
+use crate::step::{Reason, Rejection};
+use serde_json::{Value, json};
+
+impl Run<'_> {
+    pub(super) fn set_timers(&mut self, i: usize, signal: &Signal) -> Result<(), Rejection> {
+        let def = self.def;
+        let Some(node) = def.node(i) else {
+            return Ok(());
+        };
+        for (n, after) in node.afters.iter().enumerate() {
+            let state = self.state_ids();
+            let (scope, meter) = self.scope(signal, &state);
+            let bad = |why: String| Rejection::new(Reason::TimerError, format!("{}: {why}", after.event));
+            let delay =
+                after.delay.fill(scope, meter).map_err(|f| rejection(f, Reason::TimerError, &after.event))?;
+            let delay = delay.as_i64().ok_or_else(|| bad(format!("expected milliseconds, got {delay}")))?;
+            // A time that has passed already is due now.
+            let due_ms = self
+                .now_ms
+                .checked_add(u64::try_from(delay).unwrap_or(0))
+                .filter(|&due| due <= limits::INTEGER.unsigned_abs())
+                .ok_or_else(|| bad(format!("{delay} ms from now is beyond 2^53")))?;
+            self.timers.retain(|t| (t.node, t.after) != (i, n));
+            if self.timers.len() >= limits::TIMERS {
+                return Err(Rejection::new(
+                    Reason::StepLimit,
+                    format!("at most {} timers wait at once", limits::TIMERS),
+                ));
+            }
+            self.timers.push(Pending { due_ms, node: i, after: n });
+        }
+        Ok(())
+    }
+
+    pub(super) fn actions(&mut self, actions: &[Action], signal: &Signal) -> Result<(), Rejection> {
+        actions.iter().try_for_each(|a| self.action(a, signal))
+    }
+
+    fn action(&mut self, action: &Action, signal: &Signal) -> Result<(), Rejection> {
+        let state = self.state_ids();
+        let (scope, meter) = self.scope(signal, &state);
+        match action {
+            Action::Assign(assignments) => {
+                let mut made = Vec::with_capacity(assignments.len());
+                for (key, expr) in assignments {
+                    let value =
+                        cel::eval(expr, scope, meter).map_err(|f| rejection(f, Reason::AssignError, key))?;
+                    if let Some(why) = json::unfit(&value, 1) {
+                        return Err(Rejection::new(Reason::AssignError, format!("{key}: {why}")));
+                    }
+                    made.push((key.clone(), value));
+                }
+                self.assign(made)
+            }
+            Action::AssignExecutor => match &signal.pubkey {
+                None => Err(Rejection::new(Reason::AssignError, "assignExecutor needs a signed event")),
+                Some(key) => self.assign(vec![("executorPubKey".to_owned(), json!(key))]),
+            },
+            Action::Raise { kind, data } => {
+                let failed = |f| rejection(f, Reason::EffectError, "raise");
+                let kind = kind.fill(scope, meter).and_then(|v| action::string(v, "type")).map_err(failed)?;
+                action::event_type(&kind)
+                    .map_err(|e| Rejection::new(Reason::EffectError, format!("raise: {e}")))?;
+                let data = data.fill(scope, meter).map_err(failed)?;
+                self.raise(Signal::internal(&kind, data))
+            }
+            other => {
+                let effect =
+                    other.effect(scope, meter).map_err(|f| rejection(f, Reason::EffectError, "params"))?;
+                let Some(effect) = effect else {
+                    return Ok(());
+                };
+                if effect.size() > limits::EFFECT_BYTES {
+                    return Err(Rejection::new(
+                        Reason::TooLarge,
+                        format!("an effect has at most {} bytes", limits::EFFECT_BYTES),
+                    ));
+                }
+                if self.effects.len() >= limits::EFFECTS {
+                    return Err(Rejection::new(
+                        Reason::StepLimit,
+                        format!("a step has at most {} effects", limits::EFFECTS),
+                    ));
+                }
+                self.effects.push(effect);
+                Ok(())
+            }
+        }
+    }
+
+    fn assign(&mut self, values: Vec<(String, Value)>) -> Result<(), Rejection> {
+        self.changed = true;
+        self.context.extend(values);
+        let size: usize = self.context.iter().map(|(k, v)| k.len() + json::size(v)).sum();
+        if size > limits::SNAPSHOT_BYTES * 2 {
+            return Err(too_large(size));
+        }
+        self.meter.charge_step((size / 64) as u64).map_err(|f| rejection(f, Reason::StepLimit, "assign"))
+    }
+}

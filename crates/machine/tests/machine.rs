@@ -1,0 +1,16 @@
+//! The machine crate's behaviour from outside.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail as the test does"
+)]
+
+#[path = "machine/admission.rs"]
+mod admission;
+#[path = "machine/properties.rs"]
+mod properties;
+#[path = "machine/rules.rs"]
+mod rules;
+#[path = "machine/xstate.rs"]
+mod xstate;
