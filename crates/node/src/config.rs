@@ -148,10 +148,8 @@ impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let bytes = file::read(path, "`concordat ceremony init` makes it")?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| ConfigError::Syntax {
-            path: path.to_owned(),
-            message: "isn't UTF-8 text".into(),
-        })?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| ConfigError::Syntax { path: path.to_owned(), message: "isn't UTF-8 text".into() })?;
         Self::parse(path, text)
     }
 
@@ -210,13 +208,13 @@ impl Config {
             }
         }
         let bounds = [
-            ("timeouts.heartbeat_ms", self.timeouts.heartbeat_ms, 10, 60_000),
-            ("timeouts.epoch_ms", self.timeouts.epoch_ms, 100, 600_000),
-            ("timeouts.relay_ms", self.timeouts.relay_ms, 100, 600_000),
+            ("timeouts.heartbeat_ms", self.timeouts.heartbeat_ms, 10..=60_000, "10 ms to a minute"),
+            ("timeouts.epoch_ms", self.timeouts.epoch_ms, 100..=600_000, "100 ms to ten minutes"),
+            ("timeouts.relay_ms", self.timeouts.relay_ms, 100..=600_000, "100 ms to ten minutes"),
         ];
-        for (key, value, low, high) in bounds {
-            if !(low..=high).contains(&value) {
-                return Err(wrong(key, value.to_string(), "10 ms (heartbeat) or 100 ms to ten minutes"));
+        for (key, value, range, expected) in bounds {
+            if !range.contains(&value) {
+                return Err(wrong(key, value.to_string(), expected));
             }
         }
         if self.timeouts.heartbeat_ms.saturating_mul(3) > self.timeouts.epoch_ms {

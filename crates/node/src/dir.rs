@@ -94,9 +94,7 @@ pub struct CustodianDir {
 impl CustodianDir {
     /// Opens a directory, made (for its owner only) if it isn't there, and holds it until dropped.
     pub fn open(path: &Path) -> Result<Self, DirError> {
-        let io = |action| {
-            move |source| FileError::Io { path: path.to_owned(), action, source }
-        };
+        let io = |action| move |source| FileError::Io { path: path.to_owned(), action, source };
         if !path.is_dir() {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true);
@@ -210,9 +208,7 @@ impl CustodianDir {
         let path = self.file("genesis.json");
         match self.text(&path, "the key ceremony makes it") {
             Err(DirError::File(error)) if error.is_missing() => Ok(None),
-            text => SignedGenesis::parse(&text?)
-                .map(Some)
-                .map_err(|error| DirError::Genesis { path, error }),
+            text => SignedGenesis::parse(&text?).map(Some).map_err(|error| DirError::Genesis { path, error }),
         }
     }
 
@@ -228,7 +224,8 @@ impl CustodianDir {
     /// Makes sure that the data in here are of this cluster, or that there are none yet and will be.
     pub fn bind(&self, cluster: Hash) -> Result<(), DirError> {
         let path = self.file("cluster");
-        let other = |found: String| DirError::OtherCluster { path: self.path.clone(), found, expected: cluster };
+        let other =
+            |found: String| DirError::OtherCluster { path: self.path.clone(), found, expected: cluster };
         match self.text(&path, "the first start makes it") {
             Ok(text) if text.trim_end() == cluster.to_hex() => Ok(()),
             Ok(text) => Err(other(text.trim_end().chars().take(64).collect())),

@@ -177,10 +177,7 @@ mod tests {
             ("a", "nowhere", &made.certificate[..]),
             ("a", "a:1", b"no certificate".as_slice()),
         ] {
-            assert!(matches!(
-                Card::make(&keys, name, certificate, address),
-                Err(CardError::Field { .. })
-            ));
+            assert!(matches!(Card::make(&keys, name, certificate, address), Err(CardError::Field { .. })));
         }
     }
 }

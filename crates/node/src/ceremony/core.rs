@@ -36,7 +36,9 @@ pub enum CeremonyError {
     #[error("the proposal doesn't name this custodian (identity {0}); send your card to who proposes")]
     NotInProposal(String),
     /// It names it with another certificate.
-    #[error("the proposal names this custodian with another certificate; send your card again to who proposes")]
+    #[error(
+        "the proposal names this custodian with another certificate; send your card again to who proposes"
+    )]
     OtherCertificate,
     /// A sender that isn't another founder.
     #[error("custodian {0} is no other founder of this group")]
@@ -48,13 +50,17 @@ pub enum CeremonyError {
     #[error(transparent)]
     Params(#[from] dkg::ParamsError),
     /// A custodian signed something else.
-    #[error("custodian {0}'s signature isn't over the genesis that follows from proposal and key; its build or its proposal differs")]
+    #[error(
+        "custodian {0}'s signature isn't over the genesis that follows from proposal and key; its build or its proposal differs"
+    )]
     WrongSignature(u16),
     /// Others have a genesis that can't be ours.
     #[error("custodian {0} has a genesis that doesn't follow from our proposal; compare the proposals")]
     OtherGenesis(u16),
     /// Others have finished, and our share isn't here.
-    #[error("custodian {0} has finished, but no share of that key is stored here; restore this directory, or have the share repaired by the others")]
+    #[error(
+        "custodian {0} has finished, but no share of that key is stored here; restore this directory, or have the share repaired by the others"
+    )]
     ShareLost(u16),
     /// Too many attempts on disk.
     #[error("{0} holds the shares of too many unfinished attempts; move its files attempt-*.age away")]
@@ -129,7 +135,11 @@ impl Core {
         let own = proposal
             .number_of(&keys.public_key())
             .ok_or_else(|| CeremonyError::NotInProposal(keys.public_key().to_hex()))?;
-        if proposal.roster.get(own).is_none_or(|member| dir.card().is_ok_and(|card| card.pin() != member.certificate)) {
+        if proposal
+            .roster
+            .get(own)
+            .is_none_or(|member| dir.card().is_ok_and(|card| card.pin() != member.certificate))
+        {
             return Err(CeremonyError::OtherCertificate);
         }
         let run: [u8; 32] = rand::random();
@@ -173,8 +183,7 @@ impl Core {
                 let done = Message::new(signing.attempt, Body::Done(signing.pending.test_signature));
                 bundle.messages = vec![done.encode().to_vec()];
                 bundle.group_key = signing.genesis.group_key.to_bytes().to_vec();
-                bundle.signature =
-                    signing.signatures.get(&self.own).map(|s| s.to_vec()).unwrap_or_default();
+                bundle.signature = signing.signatures.get(&self.own).map(|s| s.to_vec()).unwrap_or_default();
             }
             Stage::Complete(genesis) => bundle.genesis = json::canonical(&**genesis)?,
         }
@@ -245,7 +254,9 @@ impl Core {
                 missing(&|n| signing.signatures.contains_key(n)),
                 BTreeMap::new(),
             ),
-            Stage::Complete(_) => (None, StageStatus::Complete, missing(&|n| self.is_complete(*n)), BTreeMap::new()),
+            Stage::Complete(_) => {
+                (None, StageStatus::Complete, missing(&|n| self.is_complete(*n)), BTreeMap::new())
+            }
         };
         let signed = |number: &u16| match &self.stage {
             Stage::Signing(signing) => signing.signatures.contains_key(number),
@@ -346,8 +357,7 @@ impl Core {
         match ceremony.finish() {
             Ok(outcome) => {
                 let runs = self.runs.clone();
-                let pending =
-                    Pending { runs, test_signature: outcome.test_signature, share: outcome.share };
+                let pending = Pending { runs, test_signature: outcome.test_signature, share: outcome.share };
                 pending.store(&self.dir, &self.keys)?;
                 self.sign(pending)
             }
@@ -359,7 +369,8 @@ impl Core {
     }
 
     fn sign(&mut self, pending: Pending) -> Result<(), CeremonyError> {
-        let key = pending.group_key().ok_or_else(|| CeremonyError::BrokenAttempt(self.dir.path().to_owned()))?;
+        let key =
+            pending.group_key().ok_or_else(|| CeremonyError::BrokenAttempt(self.dir.path().to_owned()))?;
         let genesis = self.proposal.genesis(key)?;
         genesis.check()?;
         let cluster = genesis.cluster()?;
@@ -369,7 +380,12 @@ impl Core {
         Ok(())
     }
 
-    fn take_signature(&mut self, from: u16, identity: &PublicKey, bundle: &Bundle) -> Result<bool, CeremonyError> {
+    fn take_signature(
+        &mut self,
+        from: u16,
+        identity: &PublicKey,
+        bundle: &Bundle,
+    ) -> Result<bool, CeremonyError> {
         let Stage::Signing(signing) = &mut self.stage else { return Ok(false) };
         if bundle.signature.is_empty() || signing.signatures.contains_key(&from) {
             return Ok(false);
@@ -433,7 +449,9 @@ impl Core {
     fn own_attempts(&self) -> Result<Vec<Pending>, CeremonyError> {
         let numbers = self.proposal.numbers();
         let mut all = Pending::all(&self.dir, &self.keys)?;
-        all.retain(|pending| pending.runs.keys().copied().eq(numbers.iter().copied()) && pending.share.number() == self.own);
+        all.retain(|pending| {
+            pending.runs.keys().copied().eq(numbers.iter().copied()) && pending.share.number() == self.own
+        });
         Ok(all)
     }
 }

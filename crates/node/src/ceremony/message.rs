@@ -75,7 +75,9 @@ pub enum BundleError {
         got: usize,
     },
     /// Another build.
-    #[error("custodian {from} speaks version {got} of the ceremony, this build version {VERSION}; all need the same")]
+    #[error(
+        "custodian {from} speaks version {got} of the ceremony, this build version {VERSION}; all need the same"
+    )]
     Version {
         /// Who the channel says sent it.
         from: u16,
@@ -103,7 +105,9 @@ pub enum BundleError {
         receiver: u32,
     },
     /// The signature doesn't verify.
-    #[error("a message from custodian {from} isn't signed with its identity key; it was altered, or its keys aren't those of its card")]
+    #[error(
+        "a message from custodian {from} isn't signed with its identity key; it was altered, or its keys aren't those of its card"
+    )]
     Signature {
         /// Who the channel says sent it.
         from: u16,
@@ -163,13 +167,7 @@ impl Bundle {
 fn digest(proposal: Hash, sender: u16, receiver: u16, body: &[u8]) -> Hash {
     tagged(
         "concordat/ceremony/bundle",
-        &[
-            &VERSION.to_be_bytes(),
-            proposal.as_bytes(),
-            &sender.to_be_bytes(),
-            &receiver.to_be_bytes(),
-            body,
-        ],
+        &[&VERSION.to_be_bytes(), proposal.as_bytes(), &sender.to_be_bytes(), &receiver.to_be_bytes(), body],
     )
 }
 

@@ -93,8 +93,11 @@ impl Pending {
     /// Removes all files, once the share is where it belongs and the genesis is written.
     pub fn clear(dir: &CustodianDir) -> Result<(), CeremonyError> {
         for path in files(dir)?.into_values() {
-            std::fs::remove_file(&path)
-                .map_err(|source| FileError::Io { path, action: "removing", source })?;
+            std::fs::remove_file(&path).map_err(|source| FileError::Io {
+                path,
+                action: "removing",
+                source,
+            })?;
         }
         Ok(file::sync_directory(dir.path())?)
     }

@@ -100,7 +100,8 @@ fn check(founders: &[Founder], genesis: &[SignedGenesis]) {
         assert_eq!(share.number(), own);
         assert_eq!(share.group_key().to_bytes(), written.genesis.group_key.to_bytes());
         let left = std::fs::read_dir(dir.path()).unwrap();
-        let left = left.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("attempt-"));
+        let left = left
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("attempt-"));
         assert_eq!(left.count(), 0, "shares of attempts are cleared away");
     }
 }
@@ -176,7 +177,9 @@ async fn messages_that_are_always_tampered_with_are_reported_and_nobody_finishes
         .collect();
     let mut status = net.0.lock().unwrap()[&1].status();
     let named = status
-        .wait_for(|status| status.members[&2].problem.as_ref().is_some_and(|problem| problem.contains("custodian 2")))
+        .wait_for(|status| {
+            status.members[&2].problem.as_ref().is_some_and(|problem| problem.contains("custodian 2"))
+        })
         .await
         .unwrap()
         .clone();
@@ -193,7 +196,8 @@ async fn a_crash_at_any_stage_is_recovered_from() {
         // Custodian 3's messages stop when it reaches the stage: the crash.
         let dead = Arc::new(AtomicUsize::new(0));
         let cut = Arc::clone(&dead);
-        let meddle: Meddle = Arc::new(move |from, to, _| cut.load(Ordering::SeqCst) == 0 || (from != 3 && to != 3));
+        let meddle: Meddle =
+            Arc::new(move |from, to, _| cut.load(Ordering::SeqCst) == 0 || (from != 3 && to != 3));
         let mut tasks: Vec<_> = founders[..2]
             .iter()
             .zip(1..)
@@ -246,8 +250,5 @@ async fn strangers_and_other_proposals_are_refused() {
     let (keys, _) = CustodianKeys::generate().unwrap();
     let temp = tempfile::tempdir().unwrap();
     let dir = Arc::new(CustodianDir::open(temp.path()).unwrap());
-    assert!(matches!(
-        Session::begin(dir, Arc::new(keys), proposal),
-        Err(CeremonyError::NotInProposal(_))
-    ));
+    assert!(matches!(Session::begin(dir, Arc::new(keys), proposal), Err(CeremonyError::NotInProposal(_))));
 }

@@ -9,6 +9,9 @@ use futures::Stream;
 /// A stream of one call's updates. It ends with the call.
 pub type UpdateStream<T> = Pin<Box<dyn Stream<Item = Result<T, HandlerError>> + Send>>;
 
+/// Resolves when a request is certified.
+pub type OutcomeFuture = Pin<Box<dyn Future<Output = Result<CertifiedOutcome, HandlerError>> + Send>>;
+
 /// What became of a request, certified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertifiedOutcome {
@@ -83,12 +86,8 @@ pub enum HandlerError {
 pub trait ClientHandler: Send + Sync + 'static {
     /// Puts a request into the pool and returns a future of its certified outcome. A request that is certified already
     /// is answered from the log. An error means that it wasn't taken.
-    fn submit(
-        &self,
-        request: ValidEvent,
-    ) -> impl Future<
-        Output = Result<Pin<Box<dyn Future<Output = Result<CertifiedOutcome, HandlerError>> + Send>>, HandlerError>,
-    > + Send;
+    fn submit(&self, request: ValidEvent)
+    -> impl Future<Output = Result<OutcomeFuture, HandlerError>> + Send;
 
     /// A machine at the certified head, with its proof; of absence, if there is no such machine.
     fn machine(&self, machine: Hash) -> impl Future<Output = Result<MachineView, HandlerError>> + Send;

@@ -187,9 +187,11 @@ impl Client {
     pub async fn status(&self) -> Result<Status, ClientError> {
         let mut inner = self.inner.clone();
         let reply = self.within(inner.status(wire::StatusRequest {})).await?;
-        let number = |value: u32| u16::try_from(value).map_err(|_| self.answer("a custodian's number is too large"));
+        let number =
+            |value: u32| u16::try_from(value).map_err(|_| self.answer("a custodian's number is too large"));
         Ok(Status {
-            cluster: Hash::from_hex(&reply.cluster).ok_or_else(|| self.answer("the cluster id is no hash"))?,
+            cluster: Hash::from_hex(&reply.cluster)
+                .ok_or_else(|| self.answer("the cluster id is no hash"))?,
             group: reply.group,
             number: number(reply.number)?,
             height: reply.height,

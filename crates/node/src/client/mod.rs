@@ -14,6 +14,8 @@ mod server;
 mod tests;
 mod tls;
 
-pub use self::api::{CertifiedOutcome, ClientHandler, HandlerError, MachineView, Status, UpdateStream};
+pub use self::api::{
+    CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream,
+};
 pub use self::connect::{Client, ClientError, CustodianAddress};
 pub use self::server::{ServeError, Server, serve};

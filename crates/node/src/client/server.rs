@@ -116,7 +116,11 @@ pub async fn serve<H: ClientHandler>(
         .max_concurrent_streams(CALLS as u32)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .serve_with_incoming_shutdown(service, ReceiverStream::new(connections), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            service,
+            ReceiverStream::new(connections),
+            stop.clone().cancelled_owned(),
+        );
     let task = tokio::spawn(async move {
         let (served, ()) = tokio::join!(serving, accepting);
         if let Err(error) = served {
@@ -312,13 +316,21 @@ mod io {
     }
 
     impl AsyncRead for Connection {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             Pin::new(&mut self.stream).poll_read(cx, buf)
         }
     }
 
     impl AsyncWrite for Connection {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             Pin::new(&mut self.stream).poll_write(cx, bytes)
         }
 

@@ -1,7 +1,6 @@
 //! The door for users over real TLS on loopback.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +26,7 @@ struct Custodian {
 }
 
 impl ClientHandler for Custodian {
-    async fn submit(
-        &self,
-        request: ValidEvent,
-    ) -> Result<Pin<Box<dyn Future<Output = Result<CertifiedOutcome, HandlerError>> + Send>>, HandlerError> {
+    async fn submit(&self, request: ValidEvent) -> Result<OutcomeFuture, HandlerError> {
         if request.kind() != 7501 {
             return Err(HandlerError::Refused(format!("kind {}", request.kind())));
         }
@@ -71,14 +67,7 @@ impl ClientHandler for Custodian {
 }
 
 fn view(machine: Hash, height: u64, log: &ValidEvent) -> MachineView {
-    MachineView {
-        machine,
-        snapshot: None,
-        height,
-        log_event: log.clone(),
-        proof: vec![1, 2],
-        leaf: vec![3],
-    }
+    MachineView { machine, snapshot: None, height, log_event: log.clone(), proof: vec![1, 2], leaf: vec![3] }
 }
 
 struct Running {
@@ -97,8 +86,7 @@ async fn running() -> Running {
     let handler = Custodian { certify: certified, log: log.clone(), views: Some(watched).into() };
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let server = serve(any, &made.certificate, &made.key, Arc::new(handler)).await.unwrap();
-    let address =
-        CustodianAddress { address: server.address().to_string(), pin: pin_of(&made.certificate) };
+    let address = CustodianAddress { address: server.address().to_string(), pin: pin_of(&made.certificate) };
     Running { server, certify, views, address, log }
 }
 
@@ -121,7 +109,10 @@ async fn the_four_calls() {
     assert_eq!(outcome.log_event, running.log);
     assert_eq!(client.send(&bad).await.unwrap().rejected.as_deref(), Some("guard"));
     let refused = client.send(&event(1, "")).await.unwrap_err();
-    assert!(matches!(&refused, ClientError::Refused { message, .. } if message.contains("kind 1")), "{refused}");
+    assert!(
+        matches!(&refused, ClientError::Refused { message, .. } if message.contains("kind 1")),
+        "{refused}"
+    );
 
     let machine = good.id();
     assert_eq!(client.get(machine).await.unwrap(), view(machine, 7, &running.log));
@@ -130,7 +121,10 @@ async fn the_four_calls() {
         running.views.send(Ok(view(machine, height, &running.log))).await.unwrap();
         assert_eq!(watched.next().await.unwrap().unwrap().height, height);
     }
-    assert!(matches!(client.watch(machine).await, Err(ClientError::NotReady { .. })), "its only place is taken");
+    assert!(
+        matches!(client.watch(machine).await, Err(ClientError::NotReady { .. })),
+        "its only place is taken"
+    );
     drop(watched);
     // The custodian notices that nobody watches any more.
     running.views.closed().await;
@@ -142,8 +136,7 @@ async fn the_four_calls() {
 async fn another_certificate_is_refused() {
     let running = running().await;
     let (_, other) = CustodianKeys::generate().unwrap();
-    let address =
-        CustodianAddress { pin: pin_of(&other.certificate), ..running.address.clone() };
+    let address = CustodianAddress { pin: pin_of(&other.certificate), ..running.address.clone() };
     let Err(error) = Client::connect(address).await else { panic!("taken for another custodian") };
     let text = error.to_string();
     assert!(text.contains(&running.address.address) && text.contains("invalid peer certificate"), "{text}");

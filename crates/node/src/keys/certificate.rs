@@ -27,10 +27,7 @@ pub fn make_certificate() -> Result<MadeCertificate, CertificateError> {
     let key = rcgen::KeyPair::generate().map_err(error)?;
     let params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).map_err(error)?;
     let certificate = params.self_signed(&key).map_err(error)?;
-    Ok(MadeCertificate {
-        certificate: certificate.der().to_vec(),
-        key: Zeroizing::new(key.serialize_der()),
-    })
+    Ok(MadeCertificate { certificate: certificate.der().to_vec(), key: Zeroizing::new(key.serialize_der()) })
 }
 
 /// The pin of a certificate: the SHA-256 of its DER, as in the roster.

@@ -23,7 +23,9 @@ pub enum FileError {
         source: io::Error,
     },
     /// There already is one.
-    #[error("{path} exists already and is never overwritten; move it away first, if you are sure nobody needs it")]
+    #[error(
+        "{path} exists already and is never overwritten; move it away first, if you are sure nobody needs it"
+    )]
     Exists {
         /// Which file.
         path: PathBuf,

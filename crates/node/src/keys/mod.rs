@@ -84,8 +84,7 @@ impl CustodianKeys {
                 break keypair;
             }
         };
-        let keys =
-            CustodianKeys { keypair, tls: made.key.clone(), storage: x25519::Identity::generate() };
+        let keys = CustodianKeys { keypair, tls: made.key.clone(), storage: x25519::Identity::generate() };
         Ok((keys, made))
     }
 
@@ -105,8 +104,7 @@ impl CustodianKeys {
         let sealed = file::read(path, "`concordat ceremony init` makes it")?;
         file::check_private(path)?;
         let plain = seal::open_with_passphrase(path, passphrase, &sealed)?;
-        Self::from_plain(&plain)
-            .map_err(|what| KeysError::Contents { path: path.to_owned(), what })
+        Self::from_plain(&plain).map_err(|what| KeysError::Contents { path: path.to_owned(), what })
     }
 
     /// The identity's key pair, which signs every message between custodians.

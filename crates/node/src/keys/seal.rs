@@ -29,7 +29,9 @@ pub enum SealError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The passphrase doesn't open it.
-    #[error("{path}: the passphrase in {passphrase} doesn't open it; give the passphrase file it was made with")]
+    #[error(
+        "{path}: the passphrase in {passphrase} doesn't open it; give the passphrase file it was made with"
+    )]
     WrongPassphrase {
         /// The sealed file.
         path: PathBuf,
@@ -51,7 +53,9 @@ pub enum SealError {
         message: String,
     },
     /// A passphrase that could be guessed.
-    #[error("{path}: a passphrase needs at least {PASSPHRASE_BYTES} characters, this one has {got}; make one with `openssl rand -hex 32`")]
+    #[error(
+        "{path}: a passphrase needs at least {PASSPHRASE_BYTES} characters, this one has {got}; make one with `openssl rand -hex 32`"
+    )]
     ShortPassphrase {
         /// Its file.
         path: PathBuf,
@@ -101,9 +105,8 @@ pub fn seal_with_passphrase(
     passphrase: &Passphrase,
     plain: &[u8],
 ) -> Result<Vec<u8>, SealError> {
-    let mut recipient = age::scrypt::Recipient::new(SecretString::from(
-        passphrase.secret.expose_secret().to_owned(),
-    ));
+    let mut recipient =
+        age::scrypt::Recipient::new(SecretString::from(passphrase.secret.expose_secret().to_owned()));
     recipient.set_work_factor(WORK_FACTOR);
     age::encrypt(&recipient, plain).map_err(|error| sealing(path, &error))
 }
@@ -114,9 +117,8 @@ pub fn open_with_passphrase(
     passphrase: &Passphrase,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-    let mut identity = age::scrypt::Identity::new(SecretString::from(
-        passphrase.secret.expose_secret().to_owned(),
-    ));
+    let mut identity =
+        age::scrypt::Identity::new(SecretString::from(passphrase.secret.expose_secret().to_owned()));
     identity.set_max_work_factor(MAX_WORK_FACTOR);
     age::decrypt(&identity, sealed).map(Zeroizing::new).map_err(|error| match error {
         DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed => {

@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
 use nostr_relay_builder::LocalRelay;
+use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
 
 use super::embedded_store::EventStore;
 

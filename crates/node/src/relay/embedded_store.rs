@@ -2,31 +2,38 @@
 //! filled at start. The libraries' own databases are LMDB and SQLite, both C code; redb is here already. All events fit
 //! into memory: a development cluster's are a few hundred MB at most.
 //!
+//! Writes are collected and flushed together, after the relay's OK: a power loss costs its last moments, as with most
+//! relays. A custodian reads back what matters, and its outbox survives.
+//!
 //! It also mends two things of the memory database: a query for several `d` values gives only one event, and 75,000
 //! events are kept by default.
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use concordat_store::redb::RedbStore;
-use concordat_store::{Store, StoreError, WriteBatch};
+use concordat_store::{Store, WriteBatch};
 use nostr::util::BoxedFuture;
 use nostr::{Alphabet, Event, EventId, Filter, JsonUtil, SingleLetterTag};
 use nostr_relay_builder::prelude::{
-    Backend, DatabaseError, DatabaseEventStatus, Events, MemoryDatabase, MemoryDatabaseOptions, NostrDatabase,
-    SaveEventStatus,
+    Backend, DatabaseError, DatabaseEventStatus, Events, MemoryDatabase, MemoryDatabaseOptions,
+    NostrDatabase, SaveEventStatus,
 };
+
+use tokio::sync::mpsc;
 
 use super::embedded::EmbeddedError;
 
 /// Events read at a time at start.
 const PAGE: usize = 1_024;
 
+/// Events that wait to be written; then the relay waits.
+const QUEUE: usize = 4_096;
+
 /// See the module's header.
 pub(super) struct EventStore {
     memory: MemoryDatabase,
-    disk: Option<Arc<RedbStore>>,
+    writer: Option<mpsc::Sender<(Vec<u8>, String)>>,
 }
 
 impl fmt::Debug for EventStore {
@@ -39,10 +46,14 @@ impl EventStore {
     /// In memory, or filled from a directory.
     pub async fn open(directory: Option<&Path>) -> Result<Self, EmbeddedError> {
         let memory = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: true, max_events: None });
-        let disk = directory.map(RedbStore::open).transpose()?.map(Arc::new);
-        let store = EventStore { memory, disk };
-        if let Some(disk) = store.disk.clone() {
+        let mut store = EventStore { memory, writer: None };
+        if let Some(directory) = directory {
+            let disk = RedbStore::open(directory)?;
             store.load(&disk).await?;
+            let (sender, queue) = mpsc::channel(QUEUE);
+            // It ends when the relay is gone and all is written.
+            tokio::task::spawn_blocking(move || write_all(&disk, queue));
+            store.writer = Some(sender);
         }
         Ok(store)
     }
@@ -58,7 +69,8 @@ impl EventStore {
             let next = last.clone();
             let mut gone = WriteBatch::new();
             for (key, value) in &page {
-                let event = Event::from_json(value).map_err(|error| EmbeddedError::Stored(error.to_string()))?;
+                let event =
+                    Event::from_json(value).map_err(|error| EmbeddedError::Stored(error.to_string()))?;
                 let saved = self.memory.save_event(&event).await;
                 if !saved.is_ok_and(|status| status.is_success()) {
                     gone.delete(key.clone());
@@ -78,18 +90,27 @@ impl EventStore {
         key
     }
 
-    /// Writes and flushes before the relay says OK.
     async fn store(&self, event: &Event) -> Result<(), DatabaseError> {
-        let Some(disk) = self.disk.clone() else { return Ok(()) };
+        match &self.writer {
+            None => Ok(()),
+            Some(writer) => {
+                writer.send((Self::key(event), event.as_json())).await.map_err(DatabaseError::backend)
+            }
+        }
+    }
+}
+
+/// Writes what waits, as much as there is in one flush. Ends when a write fails: the relay then refuses events.
+fn write_all(disk: &RedbStore, mut queue: mpsc::Receiver<(Vec<u8>, String)>) {
+    let mut waiting = Vec::new();
+    while queue.blocking_recv_many(&mut waiting, QUEUE) > 0 {
         let mut batch = WriteBatch::new();
-        batch.put(Self::key(event), event.as_json());
-        let write = move || -> Result<(), StoreError> {
-            disk.apply(batch)?;
-            disk.flush()
-        };
-        match tokio::task::spawn_blocking(write).await {
-            Ok(result) => result.map_err(DatabaseError::backend),
-            Err(error) => Err(DatabaseError::backend(error)),
+        for (key, value) in waiting.drain(..) {
+            batch.put(key, value);
+        }
+        if let Err(error) = disk.apply(batch).and_then(|()| disk.flush()) {
+            tracing::error!(%error, "the embedded relay can't write");
+            return;
         }
     }
 }
@@ -125,7 +146,10 @@ impl NostrDatabase for EventStore {
         })
     }
 
-    fn check_id<'a>(&'a self, id: &'a EventId) -> BoxedFuture<'a, Result<DatabaseEventStatus, DatabaseError>> {
+    fn check_id<'a>(
+        &'a self,
+        id: &'a EventId,
+    ) -> BoxedFuture<'a, Result<DatabaseEventStatus, DatabaseError>> {
         self.memory.check_id(id)
     }
 

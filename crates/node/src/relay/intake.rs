@@ -125,7 +125,8 @@ mod tests {
 
     fn event(kind: u16, tags: Vec<Vec<String>>) -> ValidEvent {
         let tags: Vec<Tag> = tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect();
-        let signed = EventBuilder::new(Kind::from_u16(kind), "{}").tags(tags).sign_with_keys(&Keys::generate());
+        let signed =
+            EventBuilder::new(Kind::from_u16(kind), "{}").tags(tags).sign_with_keys(&Keys::generate());
         ValidEvent::check(signed.unwrap()).unwrap()
     }
 

@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nostr::util::BoxedFuture;
-use nostr::message::MachineReadablePrefix;
-use nostr::{ClientMessage, Event, Filter, RelayMessage, RelayUrl, SubscriptionId, Timestamp};
 use concordat_events::limits::{EVENT_BYTES, EVENT_TAGS};
 use concordat_events::{Hash, ValidEvent};
+use nostr::message::MachineReadablePrefix;
+use nostr::util::BoxedFuture;
+use nostr::{ClientMessage, Event, Filter, RelayMessage, RelayUrl, SubscriptionId, Timestamp};
 use nostr_sdk::pool::RelayLimits;
-use nostr_sdk::prelude::{AdmitPolicy, AdmitStatus, PolicyError, RelayNotification, RelayOptions, RelayStatus};
+use nostr_sdk::prelude::{
+    AdmitPolicy, AdmitStatus, PolicyError, RelayNotification, RelayOptions, RelayStatus,
+};
 use nostr_sdk::{Client, ClientOptions, Relay};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -175,8 +177,8 @@ impl NostrLink {
         let mut limits = RelayLimits::default();
         limits.events.max_size = u32::try_from(EVENT_BYTES).ok();
         limits.events.max_num_tags = u16::try_from(EVENT_TAGS).ok();
-        // A frame is an event and a few bytes around it.
-        limits.messages.max_size = u32::try_from(EVENT_BYTES + 1_024).ok();
+        // A frame is an event and a few bytes around it; but a relay may write one byte of it as `\u00xx`.
+        limits.messages.max_size = u32::try_from(6 * EVENT_BYTES).ok();
         let mut relays = Vec::new();
         for url in urls {
             let relay_options = RelayOptions::new()
@@ -412,8 +414,7 @@ impl Reader {
         for _ in 0..PAGES {
             let mut page = filter.clone().since(Timestamp::from_secs(since)).limit(PAGE);
             page.until = until;
-            let mut events =
-                fetch(&self.shared, &self.url, &self.relay, page, self.options.deadline).await?;
+            let mut events = fetch(&self.shared, &self.url, &self.relay, page, self.options.deadline).await?;
             events.sort_by_key(ValidEvent::created_at);
             let Some(oldest) = events.first().map(ValidEvent::created_at) else { return Ok(()) };
             events.retain(|event| ids.insert(event.id()));

@@ -25,7 +25,7 @@ use concordat_events::ValidEvent;
 use nostr::Filter;
 use tokio::sync::{mpsc, watch};
 
-pub use self::embedded::{EmbeddedRelay, EmbeddedError};
+pub use self::embedded::{EmbeddedError, EmbeddedRelay};
 pub use self::intake::Intake;
 pub use self::link::{LinkOptions, NostrLink};
 pub use self::outbox::{Outbox, OutboxEntry};
@@ -111,7 +111,8 @@ pub trait RelayLink: Send + Sync + 'static {
     fn subscribe(&self, interest: watch::Receiver<Interest>) -> mpsc::Receiver<Received>;
 
     /// Sends an event to one relay and waits for its word, which is no proof that it keeps it.
-    fn publish(&self, relay: &str, event: &ValidEvent) -> impl Future<Output = Result<(), RelayError>> + Send;
+    fn publish(&self, relay: &str, event: &ValidEvent)
+    -> impl Future<Output = Result<(), RelayError>> + Send;
 
     /// Stored events of one relay that match a filter, as far as it gives them in one answer.
     fn fetch(

@@ -90,8 +90,7 @@ impl<S: Store> Outbox<S> {
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<OutboxEntry, StoreError> {
-    let corrupt =
-        |message: &str| StoreError::Corrupt { key: hex::encode(key), message: message.to_owned() };
+    let corrupt = |message: &str| StoreError::Corrupt { key: hex::encode(key), message: message.to_owned() };
     let bad_key = || corrupt("the key of an outbox entry has a height and a place");
     let (height, place) =
         key.strip_prefix(PREFIX).and_then(<[u8]>::split_first_chunk::<8>).ok_or_else(bad_key)?;

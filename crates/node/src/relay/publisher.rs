@@ -155,7 +155,8 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
             let tried = self.tries.entry((entry.height, entry.place)).or_default();
             tried.at.get_or_insert(now + self.policy.delay(entry.height));
         }
-        let due: Vec<&OutboxEntry> = entries.iter().filter(|entry| self.at(entry) <= Some(now)).take(WINDOW).collect();
+        let due: Vec<&OutboxEntry> =
+            entries.iter().filter(|entry| self.at(entry) <= Some(now)).take(WINDOW).collect();
         if !due.is_empty() {
             self.round(&due, now).await?;
         }
@@ -215,9 +216,8 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
         }
         let missing: Vec<&ValidEvent> =
             events.iter().copied().filter(|event| !round.held.contains(&event.id())).collect();
-        let mut answers = futures::stream::iter(&missing)
-            .map(|event| self.link.publish(relay, event))
-            .buffered(AT_ONCE);
+        let mut answers =
+            futures::stream::iter(&missing).map(|event| self.link.publish(relay, event)).buffered(AT_ONCE);
         while let Some(answer) = answers.next().await {
             let Err(error) = answer else { continue };
             let gone = matches!(error, RelayError::Unreachable { .. } | RelayError::Timeout { .. });

@@ -40,7 +40,6 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use concordat_events::hash::tagged;
     use proptest::prelude::*;
 
     use super::*;
@@ -51,7 +50,7 @@ mod tests {
             let mut seen = Seen::new(capacity);
             let mut newest: Vec<u8> = Vec::new();
             for id in ids {
-                let hash = tagged("test", &[&[id]]);
+                let hash = Hash::from_bytes([id; 32]);
                 prop_assert_eq!(seen.insert(hash), !newest.contains(&id));
                 if !newest.contains(&id) {
                     newest.push(id);
@@ -60,7 +59,7 @@ mod tests {
                     newest.remove(0);
                 }
                 for other in 0..20 {
-                    prop_assert_eq!(seen.contains(&tagged("test", &[&[other]])), newest.contains(&other));
+                    prop_assert_eq!(seen.contains(&Hash::from_bytes([other; 32])), newest.contains(&other));
                 }
             }
         }

@@ -9,6 +9,7 @@ use concordat_events::hash::Hash;
 use concordat_events::{Mode, ValidEvent, kinds, request};
 use concordat_store::Store;
 use concordat_store::memory::MemoryStore;
+use futures::StreamExt;
 use nostr::{EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -53,16 +54,22 @@ async fn ids(receiver: &mut mpsc::Receiver<Received>, n: usize) -> BTreeSet<Hash
     ids
 }
 
+/// Publishes many events, some at a time.
+async fn publish_all(link: &NostrLink, relay: &str, events: &[ValidEvent]) {
+    let mut answers = futures::stream::iter(events).map(|event| link.publish(relay, event)).buffered(32);
+    while let Some(answer) = answers.next().await {
+        answer.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stored_and_new_events_come_once_from_all_relays() {
     let relays = [EmbeddedRelay::start(None, 0).await.unwrap(), EmbeddedRelay::start(None, 0).await.unwrap()];
     let link = link(&[relays[0].url(), relays[1].url()]).await;
     let keys = Keys::generate();
     // More than a page, many in one second, some old: kind 400 is outside the ranges of NIP-01.
-    let events: Vec<_> = (0..1_200).map(|n| signed(&keys, 400, &n.to_string(), &[], 1_000 + n / 100)).collect();
-    for event in &events {
-        link.publish(relays[0].url(), event).await.unwrap();
-    }
+    let events: Vec<_> = (0..700).map(|n| signed(&keys, 400, &n.to_string(), &[], 1_000 + n / 100)).collect();
+    publish_all(&link, relays[0].url(), &events).await;
     let all = events.iter().map(ValidEvent::id).collect::<BTreeSet<_>>();
     let (change, wanted) = watch::channel(interest(400));
     let mut receiver = link.subscribe(wanted);
@@ -125,15 +132,11 @@ async fn the_embedded_relay_answers_more_than_its_library_would() {
         let relay = EmbeddedRelay::start(Some(directory.path()), 0).await.unwrap();
         let link = link(&[relay.url()]).await;
         if start == 0 {
-            for n in 0..600u64 {
-                let event = signed(&keys, 400, &n.to_string(), &[], n);
-                link.publish(relay.url(), &event).await.unwrap();
-            }
-            for n in 0..20 {
-                for at in [1, 2] {
-                    let event = signed(&keys, 30078, &at.to_string(), &[["d", &format!("m{n}")]], at);
-                    link.publish(relay.url(), &event).await.unwrap();
-                }
+            let logs: Vec<_> = (0..600u64).map(|n| signed(&keys, 400, &n.to_string(), &[], n)).collect();
+            publish_all(&link, relay.url(), &logs).await;
+            for at in [1, 2] {
+                let snapshot = |n| signed(&keys, 30078, &at.to_string(), &[["d", &format!("m{n}")]], at);
+                publish_all(&link, relay.url(), &(0..20).map(snapshot).collect::<Vec<_>>()).await;
             }
         }
         let logs = Filter::new().kind(Kind::from_u16(400));
@@ -158,12 +161,9 @@ async fn errors_name_the_relay() {
     let relay = EmbeddedRelay::start(None, 0).await.unwrap();
     let gone = "ws://127.0.0.1:9";
     let urls = [relay.url().to_owned(), gone.to_owned()];
-    let link = NostrLink::connect(
-        &urls,
-        LinkOptions { deadline: Duration::from_millis(300), ..options() },
-    )
-    .await
-    .unwrap();
+    let link = NostrLink::connect(&urls, LinkOptions { deadline: Duration::from_millis(300), ..options() })
+        .await
+        .unwrap();
     let event = signed(&Keys::generate(), 1, "", &[], 1);
     let error = link.publish(gone, &event).await.unwrap_err();
     assert!(error.to_string().starts_with(gone) && !error.is_final(), "{error}");
@@ -214,8 +214,9 @@ impl RelayLink for Liars {
 
     async fn fetch(&self, relay: &str, filter: Filter, _: Duration) -> Result<Vec<ValidEvent>, RelayError> {
         let held = self.get(relay).held.lock().unwrap();
-        let matching =
-            held.iter().filter(|event| filter.match_event(event.event(), nostr_sdk::filter::MatchEventOptions::new()));
+        let matching = held
+            .iter()
+            .filter(|event| filter.match_event(event.event(), nostr_sdk::filter::MatchEventOptions::new()));
         Ok(matching.cloned().collect())
     }
 }
@@ -353,8 +354,11 @@ async fn from_a_users_relay_to_the_groups() {
     // It was on one relay; published with its head it is on both.
     let log = signed(&Keys::generate(), 400, "{}", &[], now);
     let queue = outbox(&[log.clone(), request]);
-    let mut publisher =
-        Publisher::new(queue, Arc::clone(&link), PublishPolicy { enough: 2, ..PublishPolicy::new(link.relays(), 0, 1) });
+    let mut publisher = Publisher::new(
+        queue,
+        Arc::clone(&link),
+        PublishPolicy { enough: 2, ..PublishPolicy::new(link.relays(), 0, 1) },
+    );
     publisher.drain().await.unwrap();
     for relay in &relays {
         let both = Filter::new().kinds([Kind::from_u16(400), Kind::from_u16(kinds::DEFINITION)]);
