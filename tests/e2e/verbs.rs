@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::lone_group::{LoneGroup, Manner};
 use crate::support::{Ran, concordat, ran};
 
+/// The id of nothing.
+const NOWHERE: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
 const COUNTER: &str = r#"{"id":"counter","initial":"idle","context":{"n":0},"states":{
   "idle":{"on":{"ADD":{"target":"busy","guard":{"type":"cel","params":{"expr":"event.data.by > 0"}},
     "actions":{"type":"cel.assign","params":{"n":"context.n + event.data.by"}}}}},
@@ -22,7 +25,7 @@ async fn run(group: &LoneGroup, home: &Path, arguments: &[&str]) -> Ran {
         .args(arguments)
         .arg("--json")
         .env("CONCORDAT_GROUP", group.keys.public_key().to_hex())
-        .env("CONCORDAT_RELAYS", &group.url);
+        .env("CONCORDAT_RELAYS", group.relay.url());
     tokio::task::spawn_blocking(move || ran(&mut command)).await.unwrap()
 }
 
@@ -114,7 +117,7 @@ async fn a_stale_transition_is_a_rejection() {
     let sent = run(
         &group,
         home.path(),
-        &["send", &machine, "ADD", "--data", r#"{"by":1}"#, "--transition", &machine],
+        &["send", &machine, "ADD", "--data", r#"{"by":1}"#, "--transition", NOWHERE],
     )
     .await;
     assert_eq!((sent.status, sent.lines()[0]["reason"].as_str()), (4, Some("stale")), "{sent}");
@@ -129,7 +132,7 @@ async fn no_outcome_is_no_success() {
         assert_eq!((ran.status, ran.stdout.as_str()), (3, ""), "{ran}");
         let error = ran.error();
         assert_eq!(error["code"], "no_outcome", "{ran}");
-        assert!(error["message"].as_str().unwrap().contains(&group.url), "the relay is named: {ran}");
+        assert!(error["message"].as_str().unwrap().contains(group.relay.url()), "the relay is named: {ran}");
     }
 }
 
@@ -164,7 +167,7 @@ async fn watch_shows_each_newer_state() {
             &machine,
             "--json",
             "--relay",
-            &group.url,
+            group.relay.url(),
             "--group",
             &group.keys.public_key().to_hex(),
         ])
@@ -184,16 +187,59 @@ async fn watch_shows_each_newer_state() {
 async fn what_isnt_there_is_named() {
     let group = LoneGroup::start(Manner::Honest).await;
     let home = home(&group).await;
-    let nowhere = "00000000000000000000000000000000000000000000000000000000000000aa";
     for (arguments, code) in [
-        (vec!["get", nowhere], "no_snapshot"),
-        (vec!["send", nowhere, "GO"], "no_machine"),
-        (vec!["history", nowhere], "no_machine"),
+        (vec!["get", NOWHERE], "no_snapshot"),
+        (vec!["send", NOWHERE, "GO"], "no_machine"),
+        (vec!["history", NOWHERE], "no_machine"),
     ] {
         let ran = run(&group, home.path(), &arguments).await;
         assert_eq!((ran.status, ran.stdout.as_str()), (3, ""), "{ran}");
         let error = ran.error();
         assert_eq!(error["code"], code, "{ran}");
-        assert!(error["message"].as_str().unwrap().contains(nowhere), "{ran}");
+        assert!(error["message"].as_str().unwrap().contains(NOWHERE), "{ran}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_replays_what_relays_and_files_hold() {
+    let group = LoneGroup::start(Manner::Honest).await;
+    let home = home(&group).await;
+    let machine = published(&group, home.path(), &[]).await;
+    for (by, status) in [("1", 0), ("-1", 4)] {
+        let data = format!("{{\"by\":{by}}}");
+        let ran = run(&group, home.path(), &["send", &machine, "ADD", "--data", &data]).await;
+        assert_eq!(ran.status, status, "{ran}");
+    }
+    let ran = run(&group, home.path(), &["verify"]).await;
+    assert_eq!(ran.status, 0, "{ran}");
+    let line = &ran.lines()[0];
+    let counts = ["heads", "requests", "machines"].map(|field| line[field].as_u64().unwrap());
+    assert_eq!((line["ok"].as_bool(), counts), (Some(true), [4, 3, 1]), "{ran}");
+
+    let export = group.export().await;
+    let file = home.path().join("events.jsonl");
+    std::fs::write(&file, &export).unwrap();
+    let from_file = run(&group, home.path(), &["verify", "events.jsonl"]).await;
+    assert_eq!(from_file.lines(), ran.lines(), "{from_file}");
+
+    // One request left out; one rejection turned into an acceptance, which breaks the group's signature.
+    let without = |needle: &str| -> String {
+        export.lines().filter(|line| !line.contains(needle)).map(|line| format!("{line}\n")).collect()
+    };
+    for (text, code) in [
+        (without("\"kind\":7500"), "missing_request"),
+        (without("\"kind\":400"), "no_genesis"),
+        (export.replace("\"rejected\",\"unknown_event\"", "\"ok\""), "bad_signature"),
+    ] {
+        assert!(text != export, "{code}: nothing was changed");
+        std::fs::write(&file, text).unwrap();
+        let ran = run(&group, home.path(), &["verify", "events.jsonl"]).await;
+        let line = &ran.lines()[0];
+        assert_eq!(
+            (ran.status, line["ok"].as_bool(), line["error"].as_str()),
+            (1, Some(false), Some(code)),
+            "{ran}"
+        );
+        assert_eq!(ran.error()["code"], code, "{ran}");
     }
 }

@@ -3,7 +3,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{get, history, key, list, machine, publish, send, watch};
+use crate::commands::{get, history, key, list, machine, publish, send, verify, watch};
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
 #[derive(Parser, Debug)]
@@ -44,4 +44,6 @@ pub enum Command {
     List(list::ListArgs),
     /// A machine's requests with their outcomes
     History(history::HistoryArgs),
+    /// Replays a group's public history and checks every head, signature, root and rejection
+    Verify(verify::VerifyArgs),
 }

@@ -4,6 +4,7 @@
 //! 3 not ready or unreachable, 4 refused by a rule. Refuses: secrets on the command line, waits without a bound.
 
 pub mod args;
+pub mod bet;
 pub mod commands;
 pub mod failure;
 pub mod limits;
@@ -62,6 +63,7 @@ async fn run(command: Command, ui: Ui) -> Result<(), Failure> {
         Command::Watch(args) => commands::watch::run(args, ui).await,
         Command::List(args) => commands::list::run(args, ui).await,
         Command::History(args) => commands::history::run(args, ui).await,
+        Command::Verify(args) => commands::verify::run(args, ui).await,
     }
 }
 

@@ -52,3 +52,12 @@ pub const RELAY_SUBSCRIPTIONS: usize = 500;
 
 /// Gaps in a group's chain of log events that are filled by id, one parent at a time each, before `verify` reports them.
 pub const CHAIN_GAPS: usize = 10_000;
+
+/// From the publication of the demonstration's bet to its match: time for both stakes, also across a change of epoch.
+pub const BET_START: Duration = Duration::from_secs(12);
+
+/// How long the demonstration's result may be disputed: long enough to be seen, short enough to be waited for.
+pub const BET_DISPUTE: Duration = Duration::from_secs(3);
+
+/// Silence of the demonstration's oracle after which the stakes go back: a run that takes longer has failed anyway.
+pub const BET_TIMEOUT: Duration = Duration::from_secs(600);

@@ -7,4 +7,5 @@ pub mod list;
 pub mod machine;
 pub mod publish;
 pub mod send;
+pub mod verify;
 pub mod watch;
