@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use concordat_events::{Definition7500, Hash, Mode, ValidEvent};
+use concordat_machine::{Definition, Fault};
 use concordat_store::{Store, StoreError};
 use nostr::JsonUtil;
 use serde_json::Value;
 
 use crate::keys;
 use crate::layer::Read;
-use crate::limits::{SOURCE_KINDS, SOURCE_MACHINES};
+use crate::limits::{SOURCE_ENTRIES, SOURCE_MACHINES};
 use crate::reason::Refusal;
 use crate::record::{Claim, FixedLeaf, Record};
-use crate::work::{Slot, Verdict, Work, source_kinds};
+use crate::work::{Slot, Verdict, Work, source_entries, source_prefixes};
 
 /// The refusals that don't need the state.
 pub(crate) fn policy(
@@ -58,23 +59,49 @@ fn leading_zeros(id: &Hash) -> u32 {
     zeros
 }
 
-/// Does a definition ask for `send` or `start` anywhere? Machines of one group can't reach each other yet, and an effect
-/// is never ignored, so such a definition is refused.
-fn reaches_out(value: &Value) -> bool {
-    let named = |action: &Value| {
-        let name = action.as_str().or_else(|| action.get("type").and_then(Value::as_str));
-        matches!(name, Some("send" | "start"))
+/// Would this definition's content be admitted? Beside what the engine finds, an action that reaches out to another
+/// machine is a fault: machines of one group can't reach each other yet, and an effect is never ignored.
+///
+/// # Errors
+/// Every fault with its place.
+pub fn check_definition(text: &str) -> Result<Definition, Vec<Fault>> {
+    let definition = Definition::parse(text)?;
+    let mut faults = Vec::new();
+    match serde_json::from_str(text) {
+        Ok(value) => reaching_out(&value, "", &mut faults),
+        Err(error) => faults.push(Fault { path: String::new(), message: error.to_string() }),
+    }
+    if faults.is_empty() { Ok(definition) } else { Err(faults) }
+}
+
+/// Finds `send` and `start` wherever actions stand. The engine has bounded the nesting.
+fn reaching_out(value: &Value, path: &str, faults: &mut Vec<Fault>) {
+    let Value::Object(fields) = value else {
+        for (n, item) in value.as_array().into_iter().flatten().enumerate() {
+            reaching_out(item, &format!("{path}/{n}"), faults);
+        }
+        return;
     };
-    match value {
-        Value::Array(items) => items.iter().any(reaches_out),
-        Value::Object(fields) => fields.iter().any(|(key, value)| match (key.as_str(), value) {
+    for (key, value) in fields {
+        let path = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+        match key.as_str() {
             // Data, not structure: whatever stands in it runs nothing.
-            ("context" | "params", _) => false,
-            ("entry" | "exit" | "actions", Value::Array(items)) => items.iter().any(named),
-            ("entry" | "exit" | "actions", action) if named(action) => true,
-            _ => reaches_out(value),
-        }),
-        _ => false,
+            "context" | "params" => {}
+            "entry" | "exit" | "actions" => {
+                let actions = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+                for (n, action) in actions.iter().enumerate() {
+                    let name = action.as_str().or_else(|| action.get("type").and_then(Value::as_str));
+                    if let Some(name @ ("send" | "start")) = name {
+                        let path = if value.is_array() { format!("{path}/{n}") } else { path.clone() };
+                        let message = format!("`{name}` isn't supported yet: a machine can't reach another");
+                        faults.push(Fault { path, message });
+                    }
+                }
+                // A state may have one of these names too.
+                reaching_out(value, &path, faults);
+            }
+            _ => reaching_out(value, &path, faults),
+        }
     }
 }
 
@@ -126,14 +153,14 @@ impl<S: Store> Work<'_, S> {
             rest_until_ms: None,
         };
         let mut slot = Slot::new(fixed.clone(), record);
-        // A machine that is done once started retires at once; so the quota and the index are written only for others.
+        // One that is done once started never takes an input: it isn't indexed and doesn't count.
         let done = step.state.is_done();
         if let Err(refusal) = self.commit(id, &mut slot, step)? {
             return Ok(Err(refusal));
         }
         if !done {
-            for kind in source_kinds(&fixed.sources) {
-                self.over.put(keys::source(kind, &id), Vec::new());
+            for prefix in source_prefixes(&fixed.sources) {
+                self.over.put(keys::source(&prefix, &id), Vec::new());
             }
             self.set(&author, &(count + 1))?;
         }
@@ -147,26 +174,21 @@ impl<S: Store> Work<'_, S> {
         if let Some(fixed) = self.definitions.get(id) {
             return Some(fixed);
         }
-        let value: Value = serde_json::from_str(&leaf.text).ok()?;
-        if reaches_out(&value) {
-            return None;
-        }
+        check_definition(&leaf.text).ok()?;
         let fixed = Arc::new(leaf.parse().ok()?);
         self.definitions.put(*id, fixed.clone());
         Some(fixed)
     }
 
-    /// Filters that name too much, or kinds that too many machines listen to already.
+    /// Filters that name too much, or what too many machines listen to already.
     fn sources_refused(&self, definition: &Definition7500) -> Result<Option<Refusal>, StoreError> {
-        for filter in &definition.sources {
-            let kinds = filter.kinds.as_ref().map_or(0, |kinds| kinds.len());
-            // A search means what a relay makes of it.
-            if kinds > SOURCE_KINDS || filter.search.is_some() {
-                return Ok(Some(Refusal::BadDefinition));
-            }
+        // A search means what a relay makes of it.
+        let searches = definition.sources.iter().any(|filter| filter.search.is_some());
+        if searches || source_entries(&definition.sources) > SOURCE_ENTRIES {
+            return Ok(Some(Refusal::BadDefinition));
         }
-        for kind in source_kinds(&definition.sources) {
-            let listening = self.over.scan(&keys::source_prefix(kind), &[], SOURCE_MACHINES)?;
+        for prefix in source_prefixes(&definition.sources) {
+            let listening = self.over.scan(&prefix, &[], SOURCE_MACHINES)?;
             if listening.len() >= SOURCE_MACHINES {
                 return Ok(Some(Refusal::Quota));
             }
@@ -194,18 +216,26 @@ mod tests {
     #[test]
     fn sends_are_found_wherever_actions_stand() {
         let send = json!({"type": "send", "params": {"to": "x", "type": "Y"}});
-        for definition in [
-            json!({"states": {"a": {"entry": send}}}),
-            json!({"states": {"a": {"on": {"GO": [{"actions": [{"type": "raise"}, send]}]}}}}),
-            json!({"states": {"a": {"always": {"actions": "start"}}}}),
-        ] {
-            assert!(reaches_out(&definition), "{definition}");
-        }
-        for definition in [
+        let found = |definition: Value| {
+            let mut faults = Vec::new();
+            reaching_out(&definition, "", &mut faults);
+            faults.into_iter().map(|fault| fault.path).collect::<Vec<_>>()
+        };
+        assert_eq!(found(json!({"states": {"a": {"entry": send}}})), ["/states/a/entry"]);
+        assert_eq!(
+            found(json!({"states": {"a/b": {"on": {"GO": [{"actions": [{"type": "raise"}, send]}]}}}})),
+            ["/states/a~1b/on/GO/0/actions/1"]
+        );
+        assert_eq!(
+            found(json!({"states": {"a": {"always": {"actions": "start"}}}})),
+            ["/states/a/always/actions"]
+        );
+        assert_eq!(found(json!({"states": {"entry": {"exit": send}}})), ["/states/entry/exit"]);
+        for harmless in [
             json!({"context": {"entry": "send"}, "states": {"send": {"entry": "raise"}}}),
             json!({"states": {"a": {"on": {"send": "b"}}, "b": {"on": {"start": {"target": "a"}}}}}),
         ] {
-            assert!(!reaches_out(&definition), "{definition}");
+            assert!(found(harmless).is_empty());
         }
     }
 

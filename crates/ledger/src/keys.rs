@@ -10,7 +10,7 @@ use concordat_store::StoreError;
 const LEAVES: u8 = b'v';
 /// Index of timers: due time, then machine.
 const TIMERS: u8 = b'w';
-/// Index of `source` filters: kind, then machine.
+/// Index of `source` filters: kind and author, then machine.
 const SOURCES: u8 = b's';
 /// The certified head.
 pub(crate) const TIP: &[u8] = b"tip";
@@ -84,16 +84,17 @@ pub(crate) fn timer_of(key: &[u8]) -> Option<(u64, Hash)> {
     Some((u64::from_be_bytes(due.try_into().ok()?), Hash::from_slice(machine)?))
 }
 
-/// What the keys of machines begin with whose filters name `kind`, or no kind at all.
-pub(crate) fn source_prefix(kind: Option<u16>) -> Vec<u8> {
-    let mut key = vec![SOURCES, u8::from(kind.is_some())];
+/// What the keys of machines begin with whose filters name this kind and this author, or none at all.
+pub(crate) fn source_prefix(kind: Option<u16>, author: Option<&PublicKey>) -> Vec<u8> {
+    let mut key = vec![SOURCES, u8::from(kind.is_some()), u8::from(author.is_some())];
     key.extend_from_slice(&kind.unwrap_or_default().to_be_bytes());
+    key.extend_from_slice(author.map_or(&[0; 32], |author| author.as_bytes()));
     key
 }
 
 /// An entry of the index of sources.
-pub(crate) fn source(kind: Option<u16>, machine: &Hash) -> Vec<u8> {
-    [source_prefix(kind).as_slice(), machine.as_bytes()].concat()
+pub(crate) fn source(prefix: &[u8], machine: &Hash) -> Vec<u8> {
+    [prefix, machine.as_bytes()].concat()
 }
 
 /// The machine of an entry.
@@ -117,10 +118,16 @@ mod tests {
         assert_eq!(timer_of(&timer(5, &machine)), Some((5, machine)));
         assert!(timer(255, &machine) < timer(256, &Hash::ZERO));
         assert!(queue_key(QUEUED_EFFECTS, 255) < queue_key(QUEUED_EFFECTS, 256));
+        let author = nostr::Keys::generate().public_key();
+        let mut prefixes = std::collections::BTreeSet::new();
         for kind in [None, Some(0), Some(1068)] {
-            assert_eq!(source_of(&source(kind, &machine), &source_prefix(kind)), Some(machine));
+            for author in [None, Some(&author)] {
+                let prefix = source_prefix(kind, author);
+                assert_eq!(source_of(&source(&prefix, &machine), &prefix), Some(machine));
+                prefixes.insert(prefix);
+            }
         }
-        assert_ne!(source_prefix(None), source_prefix(Some(0)));
+        assert_eq!(prefixes.len(), 6);
         assert_eq!(leaf_of(&leaf(b"x")), Some(b"x".as_slice()));
     }
 }

@@ -28,7 +28,10 @@ fn range(prefix: &[u8], from: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     (prefix.max(from).to_vec(), after_prefix(prefix))
 }
 
-fn bounds<'a>(from: &'a [u8], to: &'a Option<Vec<u8>>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+/// Both ends of a range of keys.
+type Span<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+fn bounds<'a>(from: &'a [u8], to: &'a Option<Vec<u8>>) -> Option<Span<'a>> {
     match to {
         // `BTreeMap::range` panics on a range that is upside down.
         Some(to) if from >= to.as_slice() => None,

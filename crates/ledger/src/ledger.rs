@@ -192,7 +192,7 @@ impl<S: Store> Ledger<S> {
             Ok(Route::Input(input)) => self.judge_input(event, &input.machine, wall_ms),
             Ok(Route::Other) => {
                 let mut first = None;
-                for id in request::listeners(&self.certified, event.kind())? {
+                for id in request::listeners(&self.certified, event)? {
                     let fixed = work::fixed(&self.definitions, &self.certified, &id)?;
                     if request::matches(&fixed.sources, event) {
                         match self.judge_input(event, &id, wall_ms)? {

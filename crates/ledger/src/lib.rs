@@ -25,6 +25,7 @@ mod timers;
 mod tree;
 mod work;
 
+pub use admit::check_definition;
 pub use draft::{Draft, Tip};
 pub use error::{BatchFault, ExecuteError, HeadFault, InstallError, OpenError};
 pub use keys::{claim_key, definition_key, machine_key, request_key};

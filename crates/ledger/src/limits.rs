@@ -16,11 +16,12 @@ pub const TIMER_REST_MS: u64 = 1_000;
 /// refused with `busy` instead of growing the queue for all.
 pub const QUEUED_EFFECTS: u32 = 64;
 
-/// Running machines whose `source` filters name one kind (or none): every event of that kind is matched against all of them.
-pub const SOURCE_MACHINES: usize = 1_024;
+/// Running machines whose `source` filters name the same kind and author (each may be "any"): an event is an input of
+/// all that match, up to four times as many, and all of them must stay parsed ([`PARSED_DEFINITIONS`]).
+pub const SOURCE_MACHINES: usize = 64;
 
-/// Kinds that one `source` filter may name: each is an entry of the index.
-pub const SOURCE_KINDS: usize = 32;
+/// Pairs of kind and author that the `source` filters of one definition may name: each is an entry of the index.
+pub const SOURCE_ENTRIES: usize = 64;
 
 /// Definitions kept parsed. A parsed one takes some tens of KiB.
 pub const PARSED_DEFINITIONS: usize = 256;

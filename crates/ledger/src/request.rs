@@ -40,11 +40,12 @@ pub(crate) fn matches(sources: &[Filter], event: &ValidEvent) -> bool {
     sources.iter().any(|filter| filter.match_event(event.event(), MatchEventOptions::new()))
 }
 
-/// The machines whose filters may match an event of this kind, in the order of their ids.
-pub(crate) fn listeners<R: Read>(read: &R, kind: u16) -> Result<BTreeSet<Hash>, StoreError> {
+/// The machines whose filters may match an event, in the order of their ids.
+pub(crate) fn listeners<R: Read>(read: &R, event: &ValidEvent) -> Result<BTreeSet<Hash>, StoreError> {
     let mut machines = BTreeSet::new();
-    for kind in [None, Some(kind)] {
-        let prefix = keys::source_prefix(kind);
+    let (kind, author) = (Some(event.kind()), event.author());
+    for (kind, author) in [(None, None), (None, Some(&author)), (kind, None), (kind, Some(&author))] {
+        let prefix = keys::source_prefix(kind, author);
         for (key, _) in read.scan(&prefix, &[], SOURCE_MACHINES)? {
             let machine = keys::source_of(&key, &prefix);
             machines.insert(machine.ok_or_else(|| keys::corrupt(&key, "expected a machine's id"))?);
@@ -127,7 +128,7 @@ impl<S: Store> Work<'_, S> {
     /// none does, the first machine's reason is the outcome's.
     fn other(&mut self, event: &ValidEvent) -> Verdict {
         let (mut taken, mut first) = (false, None);
-        for id in listeners(&self.over, event.kind())? {
+        for id in listeners(&self.over, event)? {
             let Some(mut slot) = self.take(&id)? else { continue };
             if matches(&slot.fixed.sources, event) {
                 let verdict = self.source_to(id, &mut slot, event);

@@ -19,12 +19,14 @@ impl<S: Store> Work<'_, S> {
         self.timers_left = TIMERS_PER_BATCH;
         // In rounds: a timer set by one that fired is due now at the earliest, so it comes after all that were due.
         while self.timers_left > 0 {
-            let due: Vec<_> = self.due()?;
+            let due = self.due()?;
             if due.is_empty() {
                 break;
             }
             for id in due {
-                let Some(mut slot) = self.take(&id)? else { break };
+                let key = keys::machine_key(&id);
+                let missing = || keys::corrupt(&key, "the index of timers names a machine that isn't there");
+                let mut slot = self.take(&id)?.ok_or_else(missing)?;
                 let fired = self.fire(id, &mut slot);
                 self.put(id, slot);
                 fired?;

@@ -8,6 +8,7 @@ use concordat_events::limits::{EVENT_BYTES, EVENT_TAGS, MAX_INTEGER, NAME_BYTES}
 use concordat_events::{Genesis, Hash, Template};
 use concordat_machine::{Effect, Step};
 use concordat_store::{Store, StoreError};
+use nostr::Filter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -233,8 +234,8 @@ impl<'a, S: Store> Work<'a, S> {
 
     /// A machine that is done changes nothing any more: it leaves the indexes and its author's quota.
     fn retire(&mut self, id: &Hash, slot: &Slot) -> Result<(), StoreError> {
-        for kind in source_kinds(&slot.fixed.sources) {
-            self.over.delete(keys::source(kind, id));
+        for prefix in source_prefixes(&slot.fixed.sources) {
+            self.over.delete(keys::source(&prefix, id));
         }
         let key = keys::author_key(&slot.fixed.creator);
         match self.leaf::<u32>(&key)?.unwrap_or(0) {
@@ -263,18 +264,32 @@ impl<'a, S: Store> Work<'a, S> {
     }
 }
 
-/// The kinds under which filters are indexed; `None` for a filter that names no kind.
-pub(crate) fn source_kinds(sources: &[nostr::Filter]) -> BTreeSet<Option<u16>> {
-    let mut kinds = BTreeSet::new();
+/// Where the index holds a machine with these filters: under each pair of kind and author that one of them names.
+pub(crate) fn source_prefixes(sources: &[Filter]) -> BTreeSet<Vec<u8>> {
+    let mut prefixes = BTreeSet::new();
     for filter in sources {
-        match &filter.kinds {
-            Some(named) if !named.is_empty() => kinds.extend(named.iter().map(|kind| Some(kind.as_u16()))),
-            _ => {
-                kinds.insert(None);
-            }
+        // An empty list matches all, as if it weren't there.
+        let kinds = filter.kinds.iter().flatten().map(|kind| Some(kind.as_u16()));
+        let kinds: Vec<_> =
+            if filter.kinds.iter().flatten().next().is_some() { kinds.collect() } else { vec![None] };
+        let authors: Vec<_> = filter.authors.iter().flatten().map(Some).collect();
+        let authors = if authors.is_empty() { vec![None] } else { authors };
+        for kind in kinds {
+            prefixes.extend(authors.iter().map(|author| keys::source_prefix(kind, *author)));
         }
     }
-    kinds
+    prefixes
+}
+
+/// How many pairs these filters name, counted before any is made.
+pub(crate) fn source_entries(sources: &[Filter]) -> usize {
+    let len = |count: usize| count.max(1);
+    let pairs = |filter: &Filter| {
+        let kinds = filter.kinds.as_ref().map_or(0, |kinds| kinds.len());
+        let authors = filter.authors.as_ref().map_or(0, |authors| authors.len());
+        len(kinds).saturating_mul(len(authors))
+    };
+    sources.iter().map(pairs).fold(0, usize::saturating_add)
 }
 
 /// What never changes about a machine, from the cache or from its leaf.

@@ -28,10 +28,10 @@ pub fn verify_proof(
         );
         return Err(Failure::new(Code::BadHead, text));
     }
-    let head = Head::from_log_event(log_event)
-        .map_err(|error| Failure::new(Code::BadHead, error.to_string()))?;
-    let bad =
-        |text: String| Failure::new(Code::BadProof, text).at(head.height).of(Some(*machine));
-    let value = proof.check(&head.state_root, &machine_key(machine)).map_err(|error| bad(error.to_string()))?;
+    let head =
+        Head::from_log_event(log_event).map_err(|error| Failure::new(Code::BadHead, error.to_string()))?;
+    let bad = |text: String| Failure::new(Code::BadProof, text).at(head.height).of(Some(*machine));
+    let value =
+        proof.check(&head.state_root, &machine_key(machine)).map_err(|error| bad(error.to_string()))?;
     value.map(serde_json::from_str).transpose().map_err(|error| bad(error.to_string()))
 }

@@ -79,7 +79,8 @@ fn difference(group: PublicKey, pile: &Pile, logged: &Logged, draft: &Draft) -> 
     let (signed, replayed) = (&logged.head, &draft.head);
     let height = signed.height;
     let outcomes = signed.outcomes.iter().zip(&replayed.outcomes);
-    if let Some(((id, got), (_, expected))) = outcomes.into_iter().find(|(signed, replayed)| signed != replayed)
+    if let Some(((id, got), (_, expected))) =
+        outcomes.into_iter().find(|(signed, replayed)| signed != replayed)
     {
         let text = format!(
             "head {height} says that request {id} is {}, the replay says {}",

@@ -85,9 +85,7 @@ fn proof_of_work_is_counted_on_the_id() {
 fn definitions_that_cannot_run_here() {
     let mut world = World::new();
     let user = Keys::generate();
-    let act = |action: serde_json::Value| {
-        json!({"id": "x", "initial": "a", "states": {"a": {"on": {"GO": {"actions": action}}}}})
-    };
+    let act = |action: serde_json::Value| json!({"id": "x", "initial": "a", "states": {"a": {"on": {"GO": {"actions": action}}}}});
     let cases = [
         (world.definition(&user, "m", &json!({"states": 5})), "bad_definition"),
         (world.definition(&user, "m", &act(json!({"type": "format.disk"}))), "bad_definition"),
@@ -104,7 +102,13 @@ fn definitions_that_cannot_run_here() {
             "engine",
         ),
         (
-            world.definition_with(&user, "m", &counter(), Mode::Sequenced, &[["source", r#"{"search":"x"}"#]]),
+            world.definition_with(
+                &user,
+                "m",
+                &counter(),
+                Mode::Sequenced,
+                &[["source", r#"{"search":"x"}"#]],
+            ),
             "bad_definition",
         ),
         (world.definition_with(&user, "m", &counter(), Mode::Sequenced, &[["source", "{}"]]), "bad_request"),

@@ -31,7 +31,8 @@ fn effects_come_in_order_before_snapshots() {
 fn the_group_never_signs_some_kinds() {
     let mut world = World::with(|genesis| genesis.kinds.log = 4_000);
     let user = Keys::generate();
-    for (n, kind) in [0u16, 3, 5, 400, 1059, 4_000, 7500, 7501, 10002, 10400, 22242, 30078].iter().enumerate() {
+    for (n, kind) in [0u16, 3, 5, 400, 1059, 4_000, 7500, 7501, 10002, 10400, 22242, 30078].iter().enumerate()
+    {
         let machine = world.definition(&user, &format!("m{n}"), &speaker(*kind, json!([])));
         let now = n as u64 * 2_000;
         world.head(now, &[&machine]);
@@ -70,7 +71,8 @@ fn an_address_belongs_to_the_machine_that_used_it_first() {
     let second = world.definition(&user, "b", &speaker(39000, json!([["d", "group"]])));
     let third = world.definition(&user, "c", &speaker(39000, json!([["d", "other"]])));
     world.head(0, &[&first, &second, &third]);
-    let says: Vec<_> = [&first, &second, &third].iter().map(|machine| input(&user, machine, "SAY", 1)).collect();
+    let says: Vec<_> =
+        [&first, &second, &third].iter().map(|machine| input(&user, machine, "SAY", 1)).collect();
     assert_eq!(world.head(1_000, &says.iter().collect::<Vec<_>>()).0, ["ok", "d_taken", "ok"]);
 }
 

@@ -167,11 +167,36 @@ fn all_keys_stay_in_the_ledgers_room() {
     }
 }
 
+/// A full head of refusals with long codes, in as many batches as there may be, still fits into one event.
+#[test]
+fn the_largest_head_fits_into_its_log_event() {
+    let world = World::new();
+    let user = Keys::generate();
+    let machine = world.definition(&user, "m", &counter());
+    let requests: Vec<_> = (0..400).map(|n| input(&user, &machine, "ADD", n)).collect();
+    let requests: Vec<_> = requests.iter().collect();
+    let batches: Vec<_> =
+        (0..64).map(|n| (n, requests.chunks(7).nth(n as usize).unwrap_or_default())).collect();
+    let draft = world.try_heads(&batches).unwrap();
+    assert_eq!(draft.head.outcomes.len(), 400);
+    assert!(draft.head.outcomes.iter().all(|(_, outcome)| outcome.reason() == Some("unknown_machine")));
+    let size = draft.messages[0].signed_size();
+    assert!(size <= concordat_events::limits::EVENT_BYTES, "{size}");
+}
+
+#[test]
+fn a_ledger_moves_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Ledger<std::sync::Arc<concordat_store::memory::MemoryStore>>>();
+    shared::<concordat_ledger::Draft>();
+}
+
 #[test]
 fn machines_are_listed_in_pages_and_found_by_d() {
     let mut world = World::new();
     let user = Keys::generate();
-    let mut machines: Vec<_> = (0..7).map(|n| world.definition(&user, &format!("m{n}"), &counter())).collect();
+    let mut machines: Vec<_> =
+        (0..7).map(|n| world.definition(&user, &format!("m{n}"), &counter())).collect();
     world.head(1_000, &machines.iter().collect::<Vec<_>>());
     machines.sort_by_key(|machine| machine.id());
     let (mut listed, mut after) = (Vec::new(), None);

@@ -4,6 +4,7 @@ use concordat_events::hash::tagged;
 use concordat_events::kinds::INPUT;
 use concordat_events::request::input_tags;
 use concordat_events::{Mode, ValidEvent};
+use concordat_ledger::limits::SOURCE_MACHINES;
 use nostr::Keys;
 
 use super::world::*;
@@ -20,8 +21,7 @@ fn every_refusal_has_its_reason() {
     };
     let start = 7_200_000;
     let nowhere = event(&user, INPUT, input_tags(tagged("x", &[]), "ADD", None), "", START);
-    let never =
-        event(&user, INPUT, input_tags(machine.id(), "NEVER", None), "", START + start);
+    let never = event(&user, INPUT, input_tags(machine.id(), "NEVER", None), "", START + start);
     let what = event(&user, INPUT, input_tags(machine.id(), "WHAT", None), "", START + start);
     let float = event(&user, INPUT, input_tags(machine.id(), "ADD", None), "1.5", START + start);
     let note = event(&user, 1, vec![], "hello", START + start);
@@ -126,4 +126,34 @@ fn sources_reach_every_machine_that_listens() {
     assert_eq!(world.one(5_000, &second), "ok");
     assert_eq!(world.context(&a, "n"), 10);
     assert_eq!(world.context(&b, "n"), 20);
+}
+
+/// The index has four places for an event; a machine found in several takes it once, and the places are bounded.
+#[test]
+fn filters_are_indexed_by_kind_and_author() {
+    let mut world = World::new();
+    let (user, oracle) = (Keys::generate(), Keys::generate());
+    let key = oracle.public_key();
+    let twice = format!(r#"{{"kinds":[1],"authors":["{key}"]}}"#);
+    let filters = [twice.clone(), r#"{"kinds":[1]}"#.into(), format!(r#"{{"authors":["{key}"]}}"#)];
+    let tags: Vec<[&str; 2]> = filters.iter().map(|filter| ["source", filter.as_str()]).collect();
+    let machine = world.definition_with(&user, "m", &counter(), Mode::Sequenced, &tags);
+    world.head(1_000, &[&machine]);
+    assert_eq!(world.one(2_000, &event(&oracle, 1, vec![], "x", START)), "ok");
+    assert_eq!(world.context(&machine, "n"), 10);
+    let pairs: Vec<String> = (0..65).map(|kind| kind.to_string()).collect();
+    let wide = format!(r#"{{"kinds":[{}]}}"#, pairs.join(","));
+    let wide = world.definition_with(&user, "w", &counter(), Mode::Sequenced, &[["source", &wide]]);
+    assert_eq!(world.one(3_000, &wide), "bad_definition");
+    // Those that crowd one place leave the others free.
+    let crowd: Vec<_> = (0..SOURCE_MACHINES)
+        .map(|n| {
+            let d = format!("c{n}");
+            world.definition_with(&user, &d, &counter(), Mode::Sequenced, &[["source", r#"{"kinds":[1]}"#]])
+        })
+        .collect();
+    let (outcomes, _) = world.head(4_000, &crowd.iter().collect::<Vec<_>>());
+    assert_eq!(outcomes.iter().filter(|word| *word == "quota").count(), 1);
+    let free = world.definition_with(&user, "f", &counter(), Mode::Sequenced, &[["source", &twice]]);
+    assert_eq!(world.one(5_000, &free), "ok");
 }

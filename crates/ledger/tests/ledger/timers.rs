@@ -70,8 +70,9 @@ fn an_empty_batch_fires_what_is_due() {
 fn more_timers_than_a_batch_fires_wait_for_the_next_but_hold_their_own_machine() {
     let mut world = World::with(|genesis| genesis.admission.machines_per_author = 1_000);
     let user = Keys::generate();
-    let machines: Vec<_> =
-        (0..TIMERS_PER_BATCH + 10).map(|n| world.definition(&user, &format!("m{n}"), &auction(1_000))).collect();
+    let machines: Vec<_> = (0..TIMERS_PER_BATCH + 10)
+        .map(|n| world.definition(&user, &format!("m{n}"), &auction(1_000)))
+        .collect();
     world.head(0, &machines.iter().collect::<Vec<_>>());
     let (_, _) = world.head(5_000, &[]);
     let open: Vec<_> = machines.iter().filter(|machine| world.value(machine) == "open").collect();

@@ -89,7 +89,10 @@ fn a_wrong_root_names_the_machine_whose_snapshot_lies() {
         }
         events.push(lie);
         let failure = story.check(events).unwrap_err();
-        assert_eq!((failure.code, failure.height, failure.machine), (Code::WrongRoot, Some(2), Some(machine)));
+        assert_eq!(
+            (failure.code, failure.height, failure.machine),
+            (Code::WrongRoot, Some(2), Some(machine))
+        );
     }
 }
 
@@ -188,7 +191,8 @@ fn a_changed_byte_in_what_the_group_signed_is_no_rubbish() {
             continue;
         }
         let mut lines = lines.clone();
-        lines[n] = lines[n].replace(&event.signature().map(|b| format!("{b:02x}")).concat(), &"5".repeat(128));
+        lines[n] =
+            lines[n].replace(&event.signature().map(|b| format!("{b:02x}")).concat(), &"5".repeat(128));
         let failure = verify(&story.world.group.public_key(), &lines).unwrap_err();
         assert_eq!(failure.code, Code::BadSignature);
         assert_eq!(failure.height, event.tag("height").map(|text| text.parse().unwrap()));

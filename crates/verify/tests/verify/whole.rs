@@ -11,7 +11,6 @@ use super::world::*;
 /// A world with two machines, rejections, a timer, effects, and a snapshot that was replaced.
 pub struct Story {
     pub world: World,
-    pub user: Keys,
     pub counter: ValidEvent,
     pub speaker: ValidEvent,
 }
@@ -23,10 +22,14 @@ pub fn story() -> Story {
     let speaker_machine = world.definition(&user, "speaker", &speaker(39000, json!([["d", "group"]])));
     world.head(0, &[&counter_machine, &speaker_machine]);
     let (add, never) = (input(&user, &counter_machine, "ADD", 1), input(&user, &counter_machine, "NEVER", 2));
-    world.heads(&[(2_000, &[&add, &never]), (2_500, &[]), (3_000, &[&input(&user, &speaker_machine, "SAY", 3)])]);
+    world.heads(&[
+        (2_000, &[&add, &never]),
+        (2_500, &[]),
+        (3_000, &[&input(&user, &speaker_machine, "SAY", 3)]),
+    ]);
     world.head(3_500, &[&input(&user, &speaker_machine, "SAY", 4)]);
     world.head(4_000, &[]);
-    Story { world, user, counter: counter_machine, speaker: speaker_machine }
+    Story { world, counter: counter_machine, speaker: speaker_machine }
 }
 
 impl Story {
