@@ -9,7 +9,7 @@ use super::whole::story;
 use super::world::*;
 
 fn last_log(public: &[ValidEvent]) -> ValidEvent {
-    public.iter().filter(|event| event.kind() == 400).next_back().unwrap().clone()
+    public.iter().rfind(|event| event.kind() == 400).unwrap().clone()
 }
 
 #[test]
