@@ -198,3 +198,47 @@ pub async fn log_kind(relays: &Relays, group: PublicKey, wait: Duration) -> Resu
     });
     Ok(announced.and_then(|kind| u16::try_from(kind).ok()).unwrap_or(Kinds::default().log))
 }
+
+#[cfg(test)]
+mod tests {
+    use concordat_events::hash::tagged;
+    use concordat_events::output;
+    use nostr::{EventId, Keys};
+
+    use super::*;
+
+    fn snapshot(keys: &Keys, machine: Hash, height: u64) -> ValidEvent {
+        let template = output::Snapshot {
+            group: keys.public_key(),
+            d: "m",
+            machine,
+            transition: None,
+            height,
+            log: tagged("log", &[]),
+            root: tagged("root", &[]),
+            time_ms: 1_700_000_000_000,
+            content: r#"{"status":"active","value":"a"}"#,
+        }
+        .template();
+        let id: EventId = template.id().into();
+        let signature = keys.sign_schnorr(&secp256k1::Message::from_digest(id.to_bytes()));
+        template.signed(&signature.serialize()).unwrap()
+    }
+
+    /// A relay may answer a filter with anything, in any order.
+    #[test]
+    fn the_newest_is_the_groups_own_of_that_machine() {
+        let (group, other) = (Keys::generate(), Keys::generate());
+        let (machine, another) = (tagged("m", &[]), tagged("n", &[]));
+        let events = [
+            snapshot(&group, machine, 3),
+            snapshot(&group, machine, 4),
+            snapshot(&group, machine, 2),
+            snapshot(&group, another, 9),
+            snapshot(&other, machine, 9),
+        ];
+        let newest = Snapshot::newest(&events, &group.public_key(), machine).unwrap();
+        assert_eq!((newest.height, newest.value().as_str(), newest.status()), (4, Some("a"), "active"));
+        assert!(Snapshot::newest(&events[3..], &group.public_key(), machine).is_none());
+    }
+}

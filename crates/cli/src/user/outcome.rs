@@ -188,3 +188,47 @@ fn no_outcome(group: &Group, request: Hash) -> Failure {
         "it isn't lost: custodians that come back settle it; ask again with `concordat history`, or wait longer with --timeout",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use concordat_events::Reason;
+    use concordat_events::hash::tagged;
+    use nostr::{EventId, Keys};
+
+    use super::*;
+
+    fn log(keys: &Keys, kind: u16, request: Hash, outcome: Outcome) -> ValidEvent {
+        let mut head = Head {
+            cluster: tagged("c", &[]),
+            height: 7,
+            parent: tagged("p", &[]),
+            batches_root: Hash::ZERO,
+            state_root: tagged("s", &[]),
+            time_ms: 1_700_000_001_000,
+            roster: tagged("r", &[]),
+            batches: vec![(1_700_000_001_000, 1)],
+            outcomes: vec![(request, outcome)],
+            genesis: None,
+        };
+        head.batches_root = head.computed_batches_root().unwrap();
+        let template = head.log_event(keys.public_key(), kind).unwrap();
+        let id: EventId = template.id().into();
+        let signature = keys.sign_schnorr(&secp256k1::Message::from_digest(id.to_bytes()));
+        template.signed(&signature.serialize()).unwrap()
+    }
+
+    /// A relay may answer a filter with anything.
+    #[test]
+    fn only_the_groups_own_log_event_is_an_outcome() {
+        let (group, other) = (Keys::generate(), Keys::generate());
+        let request = tagged("request", &[]);
+        let rejected = Outcome::Rejected(Reason::new("guard_false").unwrap());
+        let found = |event: &ValidEvent| naming(event, group.public_key(), 400, request);
+        let good = log(&group, 400, request, rejected.clone());
+        let (id, head, outcome) = found(&good).unwrap();
+        assert_eq!((id, head.height, outcome), (good.id(), 7, rejected));
+        assert!(found(&log(&other, 400, request, Outcome::Ok)).is_none(), "somebody else's");
+        assert!(found(&log(&group, 401, request, Outcome::Ok)).is_none(), "another kind");
+        assert!(found(&log(&group, 400, tagged("another", &[]), Outcome::Ok)).is_none(), "another request");
+    }
+}
