@@ -53,6 +53,7 @@ impl Action {
 
     fn admit(doc: &Doc, at: &Place, faults: &mut Faults) -> Option<Self> {
         let (name, params) = named(doc, "action", at, faults)?;
+        let whole = at;
         let at = &at.key("params");
         // A hole in the params as a whole has no names to check.
         let part = |key: &str, default: Value, faults: &mut Faults| match params.and_then(|p| p.get(key)) {
@@ -119,7 +120,7 @@ impl Action {
             }
             other => {
                 faults.add(
-                    at,
+                    whole,
                     format!(
                         "unknown action {other:?}: this engine has cel.assign, assignExecutor, \
                          raise, publish, send, start"

@@ -46,6 +46,7 @@ impl Guard {
     /// Admits a guard; `None` if a fault was found.
     pub(crate) fn admit(doc: &Doc, at: &Place, faults: &mut Faults) -> Option<Self> {
         let (name, params) = named(doc, "guard", at, faults)?;
+        let whole = at;
         let at = at.key("params");
         let role = match name {
             "isCreator" => Some(Role::Creator),
@@ -113,7 +114,7 @@ impl Guard {
             }
             other => {
                 faults.add(
-                    &at,
+                    whole,
                     format!(
                         "unknown guard {other:?}: this engine has cel, isCreator, isNotCreator, \
                          isExecutor, isReceiver, isCreatorOrExecutor, isOracle, and, or, not, \

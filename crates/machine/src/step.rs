@@ -119,7 +119,7 @@ pub enum Reason {
     GuardFalse,
     /// A guard could not be evaluated (missing field, wrong type, overflow).
     GuardError,
-    /// An expression would cost more than the limits allow.
+    /// An expression, or the guards of a step together, would cost more than the limits allow.
     GuardCost,
     /// An assignment could not be evaluated, or gave something that isn't a context value.
     AssignError,

@@ -21,10 +21,12 @@ impl Run<'_> {
             let delay =
                 after.delay.fill(scope, meter).map_err(|f| rejection(f, Reason::TimerError, &after.event))?;
             let delay = delay.as_i64().ok_or_else(|| bad(format!("expected milliseconds, got {delay}")))?;
-            // A time that has passed already is due now.
+            // At least 1 ms, as in Node: a timer that a step sets is never due within that step's
+            // batch, so that firing what is due always ends.
+            let delay_ms = u64::try_from(delay).unwrap_or(0).max(1);
             let due_ms = self
                 .now_ms
-                .checked_add(u64::try_from(delay).unwrap_or(0))
+                .checked_add(delay_ms)
                 .filter(|&due| due <= limits::INTEGER.unsigned_abs())
                 .ok_or_else(|| bad(format!("{delay} ms from now is beyond 2^53")))?;
             self.timers.retain(|t| (t.node, t.after) != (i, n));

@@ -12,6 +12,7 @@ use crate::limits;
 use crate::step::{Effect, Reason, Rejection};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// An event inside the engine.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ pub(crate) struct Run<'d> {
     raised: VecDeque<Signal>,
     pub(super) changed: bool,
     microsteps: usize,
+    /// What CEL sees as `state`, until a state is entered or left.
+    ids: Option<Rc<Value>>,
 }
 
 impl<'d> Run<'d> {
@@ -85,6 +88,7 @@ impl<'d> Run<'d> {
             raised: VecDeque::new(),
             changed: false,
             microsteps: 0,
+            ids: None,
         }
     }
 
@@ -234,6 +238,7 @@ impl<'d> Run<'d> {
         for i in exits.iter().rev() {
             self.exit_actions(i, signal)?;
             self.active.retain(|&s| s != i);
+            self.ids = None;
         }
         // Entering reads the new history, leaving read the old one.
         self.history.extend(remembered);
@@ -258,6 +263,7 @@ impl<'d> Run<'d> {
             let Some(node) = def.node(i) else { continue };
             if !self.active.contains(&i) {
                 self.active.push(i);
+                self.ids = None;
             }
             self.actions(&node.entry, signal)?;
             self.set_timers(i, signal)?;
@@ -367,7 +373,10 @@ impl<'d> Run<'d> {
     }
 
     /// Ids of the active atomic and final states, sorted: `state` in CEL.
-    pub(super) fn state_ids(&self) -> Value {
+    pub(super) fn state_ids(&mut self) -> Rc<Value> {
+        if let Some(ids) = &self.ids {
+            return Rc::clone(ids);
+        }
         let mut ids: Vec<&str> = self
             .active
             .iter()
@@ -375,7 +384,9 @@ impl<'d> Run<'d> {
             .filter_map(|&i| self.def.node(i).map(|n| n.id.as_str()))
             .collect();
         ids.sort_unstable();
-        json!(ids)
+        let ids = Rc::new(json!(ids));
+        self.ids = Some(Rc::clone(&ids));
+        ids
     }
 }
 

@@ -70,7 +70,8 @@ impl Definition {
     }
 
     /// Fires the earliest timer if it is due at `now_ms`: a step of its own, with the timer's id
-    /// as event type. Call it until it gives `None`, before each event and each batch.
+    /// as event type. Call it until it gives `None`, before each event and each batch; that ends,
+    /// because a timer set at `now_ms` is due 1 ms later at the earliest.
     ///
     /// # Errors
     /// Only if the state isn't one of this definition. A timer whose step is rejected is used up

@@ -89,6 +89,7 @@ impl Run<'_> {
     }
 
     fn guard(&mut self, guard: &Guard, signal: &Signal, state: &Value) -> Result<bool, Rejection> {
+        self.meter.charge_step(1).map_err(|f| rejection(f, Reason::GuardCost, "guards"))?;
         match guard {
             Guard::Cel(expr) => {
                 let (scope, meter) = self.scope(signal, state);

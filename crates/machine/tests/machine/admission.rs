@@ -40,7 +40,7 @@ fn every_fault_has_its_place() {
         (json!({"on": {"": "b"}}), "/states/a/on/"),
         (json!({"on": {"a.*.b": "b"}}), "/states/a/on/a.*.b"),
         (json!({"on": {"a/b~c": "x"}}), "/states/a/on/a~1b~0c"),
-        (json!({"on": {"GO": {"guard": "isAdmin"}}}), "/states/a/on/GO/guard/params"),
+        (json!({"on": {"GO": {"guard": "isAdmin"}}}), "/states/a/on/GO/guard"),
         (json!({"on": {"GO": {"guard": cel("contxt.n")}}}), "/states/a/on/GO/guard/params/expr"),
         (
             json!({"on": {"GO": {"guard": {"type": "not", "params": {"guard": cel("1.5 > 1")}}}}}),
@@ -50,7 +50,7 @@ fn every_fault_has_its_place() {
             json!({"on": {"GO": {"guard": {"type": "stateIn", "params": {"state": "#zz"}}}}}),
             "/states/a/on/GO/guard",
         ),
-        (json!({"entry": "launch"}), "/states/a/entry/params"),
+        (json!({"entry": "launch"}), "/states/a/entry"),
         (
             json!({"entry": ["assignExecutor", {"type": "cel.assign", "params": {"n": "n + 1"}}]}),
             "/states/a/entry/1/params/n",

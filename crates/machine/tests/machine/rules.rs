@@ -88,6 +88,14 @@ fn cycles_end() {
 }
 
 #[test]
+fn many_guards_on_many_states_are_bounded() {
+    let regions: serde_json::Map<String, Value> = (0..200).map(|i| (format!("r{i}"), json!({}))).collect();
+    let guards: Vec<_> = (0..600).map(|_| json!({"guard": "isOracle", "target": ".r1"})).collect();
+    let machine = definition(&json!({"type": "parallel", "states": regions, "always": guards}));
+    assert_eq!(machine.start(0, None).unwrap_err().reason, Reason::GuardCost);
+}
+
+#[test]
 fn a_timer_is_used_up_whatever_its_guard_says() {
     for (guard, reason) in
         [("false", Reason::GuardFalse), ("context.x", Reason::GuardError), ("1", Reason::GuardError)]
@@ -103,6 +111,24 @@ fn a_timer_is_used_up_whatever_its_guard_says() {
         let fired = machine.fire_due(&fired.step.state, 25).unwrap().unwrap();
         assert_eq!(machine.active(&fired.step.state), ["(machine).b"]);
         assert!(fired.step.state.timers().is_empty());
+    }
+}
+
+#[test]
+fn firing_what_is_due_ends() {
+    for delay in ["0", "-5", "context.n"] {
+        let (machine, mut state) =
+            started(&json!({"context": {"n": -9}, "initial": "a", "delays": {"d": {"cel": delay}},
+            "states": {"a": {"after": {"d": {"target": "a", "reenter": true}}}}}));
+        for now in [1, 2, 50] {
+            let mut fired = 0;
+            while let Some(next) = machine.fire_due(&state, now).unwrap() {
+                state = next.step.state;
+                fired += 1;
+                assert!(fired < 3);
+            }
+            assert_eq!((fired, state.next_due_ms()), (1, Some(now + 1)));
+        }
     }
 }
 

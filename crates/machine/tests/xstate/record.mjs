@@ -46,7 +46,7 @@ const withGuards = (node) => {
 
 class Clock {
   now = 0; next = 1; timers = new Map();
-  setTimeout = (fn, ms) => { this.timers.set(this.next, { due: this.now + Math.max(0, ms), fn }); return this.next++; };
+  setTimeout = (fn, ms) => { this.timers.set(this.next, { due: this.now + Math.max(1, ms), fn }); return this.next++; };
   clearTimeout = (id) => this.timers.delete(id);
   due(until) {
     const due = [...this.timers].filter(([, t]) => t.due <= until).sort((a, b) => a[1].due - b[1].due);
