@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use concordat_store::Store;
+use concordat_store::{Store, WriteBatch};
 
+use crate::certified::{Certified, Published};
 use crate::core::{Core, Fatal, Out, Parts};
-use crate::effect::{Action, After, Input, Now};
+use crate::effect::{Action, After, Effect, Input, Now};
+use crate::record;
 use crate::rules::{Law, Rules};
 use crate::status::Status;
 
@@ -26,76 +28,53 @@ impl<S: Store, R: Rules> Decider<S, R> {
         Ok(Decider { core: Core::open(parts)?, store, me, failed: false })
     }
 
-    /// Takes one input and gives back what the shell has to do, in order; everything that must be durable before it, is.
+    /// Takes one input. What the shell has to do is handed to `sink` in order, and only once everything is durable that
+    /// must be durable before it: what `sink` was given before an error has left, as it would have in a crash.
     ///
     /// # Errors
-    /// A [`Fatal`] is final: the process stops, nothing is retried, and what this call had released before is lost with it.
-    pub fn handle(&mut self, now: Now, input: Input) -> Result<Vec<Action>, Fatal> {
+    /// A [`Fatal`] is final: the process stops and nothing is retried.
+    pub fn handle(&mut self, now: Now, input: Input, sink: &mut dyn FnMut(Action)) -> Result<(), Fatal> {
         if self.failed {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let mut actions = Vec::new();
+        let result = self.decide(now, input, sink);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn decide(&mut self, now: Now, input: Input, sink: &mut dyn FnMut(Action)) -> Result<(), Fatal> {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let out = self.core.step(now, input).inspect_err(|_| self.failed = true)?;
-            self.carry_out(now, out, &mut actions, &mut inputs).inspect_err(|_| self.failed = true)?;
-        }
-        Ok(actions)
-    }
-
-    fn carry_out(
-        &mut self,
-        now: Now,
-        out: Out,
-        actions: &mut Vec<Action>,
-        inputs: &mut VecDeque<Input>,
-    ) -> Result<(), Fatal> {
-        let mut outs = VecDeque::from([out]);
-        while let Some(Out { writes, dirty, effects, then }) = outs.pop_front() {
-            let (before, behind): (Vec<_>, Vec<_>) =
-                effects.into_iter().partition(|effect| effect.after == After::Nothing);
-            self.release(before.into_iter().map(|effect| effect.action), actions, inputs);
-            if !R::FLUSH_BEFORE_SEND {
-                self.release(behind.into_iter().map(|effect| effect.action), actions, inputs);
-                self.write(writes, dirty)?;
-            } else {
-                self.write(writes, dirty)?;
-                self.release(behind.into_iter().map(|effect| effect.action), actions, inputs);
+            let mut outs = VecDeque::from([self.core.step(now, input)?]);
+            while let Some(Out { writes, dirty, effects, then }) = outs.pop_front() {
+                let (first, last): (Vec<_>, Vec<_>) =
+                    effects.into_iter().partition(|effect| effect.after == After::Nothing);
+                let mut release = |effects: Vec<Effect>| {
+                    for effect in effects {
+                        match effect.action {
+                            // Messages to itself are inputs; everything else is the shell's.
+                            Action::Send { to, message } if to == self.me => {
+                                inputs.push_back(Input::Message(message))
+                            }
+                            other => sink(other),
+                        }
+                    }
+                };
+                release(first);
+                if R::FLUSH_BEFORE_SEND {
+                    write(self.store.as_ref(), writes, dirty)?;
+                    release(last);
+                } else {
+                    release(last);
+                    write(self.store.as_ref(), writes, dirty)?;
+                }
+                // What is left to do after the flush is part of the same decision: it is carried out before the next input.
+                for then in then {
+                    outs.push_back(self.core.resume(then)?);
+                }
             }
-            for then in then {
-                let mut out = self.core.resume(then)?;
-                // What comes after a flush may need another one; it is carried out before the next input.
-                out.then.retain(|_| true);
-                outs.push_back(out);
-            }
-            let _ = now;
         }
         Ok(())
-    }
-
-    fn write(&self, writes: concordat_store::WriteBatch, flush: bool) -> Result<(), Fatal> {
-        if !writes.is_empty() {
-            self.store.apply(writes)?;
-        }
-        if flush {
-            self.store.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Messages to itself are inputs; everything else is the shell's.
-    fn release(
-        &self,
-        released: impl Iterator<Item = Action>,
-        actions: &mut Vec<Action>,
-        inputs: &mut VecDeque<Input>,
-    ) {
-        for action in released {
-            match action {
-                Action::Send { to, message } if to == self.me => inputs.push_back(Input::Message(message)),
-                other => actions.push(other),
-            }
-        }
     }
 
     /// When it wants an [`Input::Tick`] at the latest, ms of the clock that never jumps.
@@ -108,8 +87,23 @@ impl<S: Store, R: Rules> Decider<S, R> {
         self.core.status()
     }
 
+    /// Everything that a certified head lets out, for a shell that has to publish it (again) after a restart.
+    pub fn published(&self, height: u64) -> Result<Option<Certified<Published>>, Fatal> {
+        Ok(record::published(&self.store, &self.core.context, height)?)
+    }
+
     /// The ledger, for reading.
     pub fn ledger(&self) -> &concordat_ledger::Ledger<Arc<S>> {
         &self.core.ledger
     }
+}
+
+fn write<S: Store>(store: &S, writes: WriteBatch, flush: bool) -> Result<(), Fatal> {
+    if !writes.is_empty() {
+        store.apply(writes)?;
+    }
+    if flush {
+        store.flush()?;
+    }
+    Ok(())
 }

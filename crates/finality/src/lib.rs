@@ -24,6 +24,8 @@ mod session;
 mod start;
 pub mod status;
 mod sync;
+#[cfg(test)]
+mod tests;
 pub mod timing;
 pub mod wrapper;
 

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use concordat_events::ValidEvent;
 use concordat_events::batch::Batch;
 use concordat_events::hash::Hash;
 use concordat_store::{Order, Store, StoreError, WriteBatch, after_prefix, scan_prefix};
 use prost::Message as _;
 use std::ops::Bound;
 
+use crate::certified::{Certified, Published};
 use crate::context::Context;
 use crate::message::{self, CertifiedHead, Evidence, PrepareCert, Vote};
 use crate::wire;
@@ -193,11 +195,12 @@ pub fn get_batch<S: Store>(store: &S, context: &Context, hash: &Hash) -> Result<
     message::batch_from_wire(context, &batch).map(Some).map_err(|error| corrupt(&key, error))
 }
 
-/// Keeps a certified head with its batches.
-pub fn put_head(writes: &mut WriteBatch, head: &CertifiedHead) {
+/// Keeps a certified head with its batches and with everything that it lets out.
+pub(crate) fn put_head(writes: &mut WriteBatch, head: &CertifiedHead, events: &[ValidEvent]) {
     let stored = wire::CertifiedHead {
         certificate: Some(head.certificate.to_wire()),
         batches: head.batches.iter().map(message::batch_to_wire).collect(),
+        events: events.iter().map(|event| event.json().as_bytes().to_vec()).collect(),
     };
     writes.put(height_key(head.certificate.head.height), stored.encode_to_vec());
 }
@@ -217,6 +220,28 @@ pub fn get_head<S: Store>(
 ) -> Result<Option<CertifiedHead>, StoreError> {
     let Some(stored) = get_head_bytes(store, height)? else { return Ok(None) };
     CertifiedHead::from_wire(context, &stored).map(Some).map_err(|error| corrupt(&height_key(height), error))
+}
+
+/// Everything that the head of a height lets out, as it was certified. What is on the own disk was verified before it was
+/// written, and is verified again.
+pub fn published<S: Store>(
+    store: &S,
+    context: &Context,
+    height: u64,
+) -> Result<Option<Certified<Published>>, StoreError> {
+    let Some(stored) = get_head_bytes(store, height)? else { return Ok(None) };
+    let key = height_key(height);
+    let head = CertifiedHead::from_wire(context, &stored).map_err(|error| corrupt(&key, error))?;
+    let mut events = Vec::new();
+    for bytes in &stored.events {
+        let event = ValidEvent::parse(bytes).map_err(|error| corrupt(&key, error))?;
+        if event.author() != context.group() {
+            return Err(corrupt(&key, "expected events of the group"));
+        }
+        events.push(event);
+    }
+    let requests = head.batches.into_iter().flat_map(|batch| batch.requests).collect();
+    Ok(Some(Certified::new(Published { head: head.certificate.head, events, requests })))
 }
 
 /// The highest certified head.

@@ -179,7 +179,7 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.on_share(&early)?;
             }
         }
-        self.adopt(certify.cert.clone(), message.sender)
+        if R::LOCK_BEFORE_SHARE { self.adopt(certify.cert.clone(), message.sender) } else { Ok(()) }
     }
 
     /// PROTOCOL 4.6, all of it.

@@ -99,7 +99,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             requests: head.batches.iter().flat_map(|batch| batch.requests.iter().cloned()).collect(),
         };
         let height = draft.head.height;
-        record::put_head(&mut self.out.writes, &head);
+        record::put_head(&mut self.out.writes, &head, &published.events);
         record::drop_batches(&mut self.out.writes);
         let writes = match self.ledger.install(draft) {
             Ok(writes) => writes,
@@ -161,7 +161,8 @@ impl<S: Store, R: Rules> Core<S, R> {
     fn show_heads(&mut self, to: u16, from: u64) -> Result<(), Fatal> {
         let (mut heads, mut size, mut height) = (Vec::new(), 0, from);
         while height < self.next_height() && size < SYNC_BYTES {
-            let Some(head) = record::get_head_bytes(&self.store, height)? else { break };
+            let Some(mut head) = record::get_head_bytes(&self.store, height)? else { break };
+            head.events.clear();
             size += head.encoded_len();
             heads.push(head);
             height += 1;

@@ -1,0 +1,7 @@
+//! The core in a seeded network: whole custodians, one store each, virtual time. The ordered log between them is an ideal
+//! one; everything else is what runs in production.
+
+mod attack;
+mod crash;
+mod net;
+mod normal;
