@@ -94,7 +94,11 @@ impl<Rt: AsyncRuntime> RaftStateMachine<TC<Rt>> for Delivery<Rt> {
         NoSnapshots
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<TC<Rt>>, _snapshot: ()) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMetaOf<TC<Rt>>,
+        _snapshot: (),
+    ) -> Result<(), io::Error> {
         Err(no_snapshots())
     }
 
@@ -115,5 +119,8 @@ impl<Rt: AsyncRuntime> RaftSnapshotBuilder<TC<Rt>> for NoSnapshots {
 }
 
 fn no_snapshots() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "an epoch's log has no snapshots: state is synced from certified heads")
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "an epoch's log has no snapshots: state is synced from certified heads",
+    )
 }

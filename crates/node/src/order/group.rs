@@ -117,7 +117,8 @@ where
             };
             let delivery = Delivery::new(epoch, out.clone(), closed);
             let settings = Arc::new(settings(&config).map_err(|why| OpenError::Core { epoch, why })?);
-            let raft = Raft::new(u64::from(config.me), settings, links, LogStore(log.clone()), delivery).await;
+            let raft =
+                Raft::new(u64::from(config.me), settings, links, LogStore(log.clone()), delivery).await;
             Some(raft.map_err(|error| OpenError::Core { epoch, why: error.to_string() })?)
         };
         let orders = (leads && config.lead).then(|| TC::<Rt>::mpsc(limits::ORDER_QUEUE));

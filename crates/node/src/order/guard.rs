@@ -476,7 +476,12 @@ pub fn ask_reply(ask: &Ask, reply: &AskReply) -> Result<(), Reason> {
 }
 
 /// The chain's tip after `items`, whose wrappers are checked one after the other.
-pub fn walk<C: WrapperCheck + ?Sized>(tip: Tip, epoch: u64, items: &[Item], check: &C) -> Result<Tip, Reason> {
+pub fn walk<C: WrapperCheck + ?Sized>(
+    tip: Tip,
+    epoch: u64,
+    items: &[Item],
+    check: &C,
+) -> Result<Tip, Reason> {
     let mut tip = tip;
     for item in items {
         if let Content::Wrapper(bytes) = &item.content {

@@ -146,8 +146,11 @@ where
         let Some(raft) = self.running() else { return Err(self.unavailable("it doesn't run")) };
         let request = VoteRequest::new(Ballot::from(ask.vote), ask.last.map(LogId::from));
         let reply = raft.vote(request).await.map_err(|error| self.unavailable(error))?;
-        let reply =
-            AskReply { vote: reply.vote.into(), granted: reply.vote_granted, last: reply.last_log_id.map(At::from) };
+        let reply = AskReply {
+            vote: reply.vote.into(),
+            granted: reply.vote_granted,
+            last: reply.last_log_id.map(At::from),
+        };
         Ok(reply.encode())
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Order {
 /// Where orders come from.
 pub(super) type Orders<Rt> = MpscReceiverOf<TC<Rt>, Order>;
 
-/// First pause after an election without majority, or a write refused for want of one; it doubles.
+/// First pause after a write refused for want of a majority; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Asks for votes until this custodian leads, and again should it not: a core whose peers were unreachable stays a
@@ -46,10 +46,14 @@ where
     L: RaftLink,
 {
     let mut closing = shared.closing.subscribe();
-    let mut pause = FIRST_PAUSE;
+    // Often enough that an epoch starts soon after its members, seldom enough that a term isn't wasted on each.
+    let first = shared.timing.heartbeat / 10;
+    let mut pause = first;
     while let Some(raft) = shared.running() {
         let asked = raft
-            .with_raft_state(|state| (state.server_state == ServerState::Leader, Vote::from(*state.vote_ref()).term))
+            .with_raft_state(|state| {
+                (state.server_state == ServerState::Leader, Vote::from(*state.vote_ref()).term)
+            })
             .await;
         // A dead core is for `health` to tell.
         let Ok((leads, term)) = asked else { return };

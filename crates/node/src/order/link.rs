@@ -195,6 +195,8 @@ impl<Rt: AsyncRuntime, L: RaftLink> RaftNetworkV2<TC<Rt>> for Connection<Rt, L> 
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TC<Rt>>, StreamingError<TC<Rt>>> {
-        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error("an epoch's log has no snapshots"))))
+        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(
+            "an epoch's log has no snapshots",
+        ))))
     }
 }

@@ -75,7 +75,9 @@ pub enum OrderError {
         leader: u16,
     },
     /// This custodian led the epoch before it restarted; it never does again (PROTOCOL 5).
-    #[error("this custodian restarted since epoch {epoch} began and leads it no more: complain, so that the next opens")]
+    #[error(
+        "this custodian restarted since epoch {epoch} began and leads it no more: complain, so that the next opens"
+    )]
     ReadOnly {
         /// The epoch.
         epoch: u64,

@@ -116,7 +116,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn corrupt(what: &str, error: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the stored {what} of the log group can't be read: {error}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the stored {what} of the log group can't be read: {error}"),
+    )
 }
 
 fn closed() -> io::Error {
@@ -209,7 +212,10 @@ impl<Rt: AsyncRuntime, S: Store, F: Flusher> Log<Rt, S, F> {
             .store
             .scan(Bound::Included(&from), Bound::Excluded(&to), Order::Ascending, most)
             .map_err(io::Error::other)?;
-        found.into_iter().map(|(_, value)| Item::parse(value.into()).map_err(|e| corrupt("entry", e))).collect()
+        found
+            .into_iter()
+            .map(|(_, value)| Item::parse(value.into()).map_err(|e| corrupt("entry", e)))
+            .collect()
     }
 
     /// The entry at `index`, if the log holds it.
@@ -369,7 +375,9 @@ impl<Rt: AsyncRuntime, S: Store, F: Flusher> RaftLogStorage<TC<Rt>> for LogStore
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let mut batch = WriteBatch::new();
         match committed {
-            Some(id) => batch.put(self.0.keys.meta("committed"), pb::RaftLogId::from(At::from(id)).encode_to_vec()),
+            Some(id) => {
+                batch.put(self.0.keys.meta("committed"), pb::RaftLogId::from(At::from(id)).encode_to_vec())
+            }
             None => batch.delete(self.0.keys.meta("committed")),
         };
         self.0.write(batch, |_| ())

@@ -10,9 +10,9 @@ use openraft::async_runtime::WatchSender;
 use openraft::entry::EntryPayload;
 use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder};
 use openraft::impls::{Entry, Vote, leader_id_std};
-use openraft::vote::RaftLeaderId;
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::{WatchReceiverOf, WatchSenderOf};
+use openraft::vote::RaftLeaderId;
 use openraft::{AsyncRuntime, OptionalSend, OptionalSync, RaftTypeConfig};
 
 /// openraft's configuration over an async runtime: tokio in a custodian, `openraft-rt-sim` in the simulator.

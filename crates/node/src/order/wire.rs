@@ -296,7 +296,11 @@ impl From<pb::RaftVote> for Vote {
 impl From<Vote> for pb::RaftVote {
     fn from(vote: Vote) -> Self {
         // Node ids are u16 numbers inside, so this never cuts.
-        Self { term: vote.term, node: u32::try_from(vote.node).unwrap_or(u32::MAX), committed: vote.committed }
+        Self {
+            term: vote.term,
+            node: u32::try_from(vote.node).unwrap_or(u32::MAX),
+            committed: vote.committed,
+        }
     }
 }
 

@@ -75,10 +75,13 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError::Read`].
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, CertificateError> {
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|_| CertificateError::Read { what: "the certificate", expected: "one PEM CERTIFICATE" })?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|_| CertificateError::Read { what: "its key", expected: "one PEM PRIVATE KEY (PKCS#8)" })?;
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| {
+            CertificateError::Read { what: "the certificate", expected: "one PEM CERTIFICATE" }
+        })?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|_| CertificateError::Read {
+            what: "its key",
+            expected: "one PEM PRIVATE KEY (PKCS#8)",
+        })?;
         Ok(Self { der, key: Zeroizing::new(key.secret_pkcs8_der().to_vec()) })
     }
 

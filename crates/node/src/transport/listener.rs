@@ -17,10 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use super::PeerHandler;
 use super::certificate::{Certificate, Pin, pin};
 use super::service::Service;
 use super::tls::{self, Pins, TlsError};
-use super::PeerHandler;
 use crate::limits;
 use crate::proto::peer::peer_server::PeerServer;
 
@@ -42,6 +42,22 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+}
+
+/// How far a listener's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// At work.
+    Serving,
+    /// No new connections; streams of messages end, calls may finish.
+    Stopping,
+    /// Calls end as well.
+    Cut,
+}
+
+/// Ends when a listener has come to `phase`, or is gone.
+pub(super) async fn reached(end: &mut watch::Receiver<Phase>, phase: Phase) {
+    let _ = end.wait_for(|now| *now >= phase).await;
 }
 
 /// A bound address, not served yet.
@@ -81,10 +97,10 @@ impl Listener {
         handler: Arc<H>,
     ) -> Result<Serving, TlsError> {
         let acceptor = TlsAcceptor::from(tls::server(certificate, pins.clone())?);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Phase::Serving);
         let (accepted, incoming) = mpsc::channel(limits::MAX_HANDSHAKES);
         let accepting = tokio::spawn(accept(self.socket, acceptor, pins.clone(), accepted, stopped.clone()));
-        let service = PeerServer::new(Service::new(handler, pins))
+        let service = PeerServer::new(Service::new(handler, pins, stopped.clone()))
             .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
         let streams = u32::try_from(2 * limits::MAX_CALLS_PER_PEER).unwrap_or(u32::MAX);
@@ -97,9 +113,7 @@ impl Listener {
         let mut ending = stopped;
         let serving = tokio::spawn(async move {
             let incoming = ReceiverStream::new(incoming);
-            let stop = async move {
-                let _ = ending.wait_for(|stop| *stop).await;
-            };
+            let stop = async move { reached(&mut ending, Phase::Stopping).await };
             // Ends without error: failures of single connections don't reach it.
             if let Err(error) = server.serve_with_incoming_shutdown(service, incoming, stop).await {
                 tracing::error!(%error, "the peer listener failed");
@@ -112,7 +126,7 @@ impl Listener {
 /// A listener at work. Dropping it stops it without waiting.
 pub struct Serving {
     address: SocketAddr,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Phase>,
     accepting: JoinHandle<()>,
     serving: JoinHandle<()>,
 }
@@ -125,21 +139,19 @@ impl Serving {
 
     /// Takes no more connections, lets open calls finish for [`limits::SHUTDOWN_GRACE`], then cuts them.
     pub async fn shutdown(mut self) {
-        self.stop.send_replace(true);
-        let ended = async {
-            let _ = (&mut self.accepting).await;
-            let _ = (&mut self.serving).await;
-        };
-        if tokio::time::timeout(limits::SHUTDOWN_GRACE, ended).await.is_err() {
-            self.accepting.abort();
-            self.serving.abort();
+        for phase in [Phase::Stopping, Phase::Cut] {
+            self.stop.send_replace(phase);
+            if tokio::time::timeout(limits::SHUTDOWN_GRACE, &mut self.serving).await.is_ok() {
+                break;
+            }
         }
+        // What is left is aborted with the drop.
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Phase::Cut);
         self.accepting.abort();
         self.serving.abort();
     }
@@ -152,19 +164,19 @@ async fn accept(
     acceptor: TlsAcceptor,
     pins: Pins,
     accepted: mpsc::Sender<Result<Connection, io::Error>>,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<Phase>,
 ) {
     let handshakes = Arc::new(Semaphore::new(limits::MAX_HANDSHAKES));
     let open = Open::default();
     let mut tasks = JoinSet::new();
     loop {
         let permit = tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = reached(&mut stopped, Phase::Stopping) => break,
             permit = handshakes.clone().acquire_owned() => permit,
         };
         let Ok(permit) = permit else { break };
         let stream = tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = reached(&mut stopped, Phase::Stopping) => break,
             stream = socket.accept() => stream,
             // Finished handshakes are taken out, so that the set doesn't grow.
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
@@ -178,10 +190,12 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, pins, open, accepted) = (acceptor.clone(), pins.clone(), open.clone(), accepted.clone());
+        let (acceptor, pins, open, accepted) =
+            (acceptor.clone(), pins.clone(), open.clone(), accepted.clone());
         tasks.spawn(async move {
             let _permit = permit;
-            match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, shake(stream, acceptor, &pins, open)).await {
+            match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, shake(stream, acceptor, &pins, open)).await
+            {
                 Ok(Ok(connection)) => {
                     let _ = accepted.send(Ok(connection)).await;
                 }
@@ -249,7 +263,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pinned<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pinned<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pinned::new(&mut self.stream).poll_read(cx, buf)
     }
 }

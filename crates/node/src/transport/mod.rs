@@ -54,14 +54,19 @@ pub trait PeerHandler: Send + Sync + 'static {
     fn deliver(&self, from: u16, message: Bytes) -> impl Future<Output = ()> + Send;
 
     /// A log group's request.
-    fn raft(&self, from: u16, call: RaftCall, request: Bytes)
-    -> impl Future<Output = Result<Bytes, HandlerError>> + Send;
+    fn raft(
+        &self,
+        from: u16,
+        call: RaftCall,
+        request: Bytes,
+    ) -> impl Future<Output = Result<Bytes, HandlerError>> + Send;
 
     /// A request for something stored.
     fn fetch(&self, from: u16, request: Bytes) -> impl Future<Output = Result<Bytes, HandlerError>> + Send;
 
     /// A step of a key ceremony.
-    fn ceremony(&self, from: u16, message: Bytes) -> impl Future<Output = Result<Bytes, HandlerError>> + Send;
+    fn ceremony(&self, from: u16, message: Bytes)
+    -> impl Future<Output = Result<Bytes, HandlerError>> + Send;
 }
 
 #[cfg(test)]

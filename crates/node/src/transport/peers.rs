@@ -189,7 +189,13 @@ impl Peers {
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn raft(&self, peer: u16, call: RaftCall, request: Bytes, deadline: Duration) -> Result<Bytes, CallError> {
+    pub async fn raft(
+        &self,
+        peer: u16,
+        call: RaftCall,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
         match call {
             RaftCall::Append => {
                 self.call(peer, request, deadline, |mut to, body| async move { to.append(body).await }).await
@@ -265,7 +271,9 @@ fn failed(peer: u16, status: &Status) -> CallError {
         source = error.source();
     }
     match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => CallError::Unreachable { peer, why },
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => {
+            CallError::Unreachable { peer, why }
+        }
         _ => CallError::Refused { peer, why },
     }
 }
@@ -314,7 +322,8 @@ impl Dialler {
         };
         tokio::time::sleep_until(next).await;
         let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time");
-        let stream = tokio::time::timeout(limits::HANDSHAKE_DEADLINE, self.shake()).await.map_err(|_| late())??;
+        let stream =
+            tokio::time::timeout(limits::HANDSHAKE_DEADLINE, self.shake()).await.map_err(|_| late())??;
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         *pause = Pause { next: Instant::now(), length: limits::RECONNECT_FIRST };
         Ok(TokioIo::new(stream))

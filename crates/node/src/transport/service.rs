@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::listener::PeerConnection;
+use super::listener::{PeerConnection, Phase, reached};
 use super::rate::Shares;
 use super::tls::Pins;
 use super::{HandlerError, PeerHandler, RaftCall};
@@ -24,10 +24,11 @@ pub(super) struct Service<H> {
     pub streams: Mutex<BTreeMap<u16, u64>>,
     pub next_stream: AtomicU64,
     pub newest: watch::Sender<u64>,
+    pub end: watch::Receiver<Phase>,
 }
 
 impl<H: PeerHandler> Service<H> {
-    pub fn new(handler: Arc<H>, pins: Pins) -> Self {
+    pub fn new(handler: Arc<H>, pins: Pins, end: watch::Receiver<Phase>) -> Self {
         Self {
             handler,
             pins,
@@ -35,6 +36,7 @@ impl<H: PeerHandler> Service<H> {
             streams: Mutex::default(),
             next_stream: AtomicU64::new(1),
             newest: watch::Sender::new(0),
+            end,
         }
     }
 
@@ -59,7 +61,12 @@ impl<H: PeerHandler> Service<H> {
         let peer = self.peer(&request)?;
         let share = self.shares.of(peer);
         let Some(_permit) = share.call() else { return Err(Status::resource_exhausted("too many calls")) };
-        match answer(peer, request.into_inner().body).await {
+        let mut end = self.end.clone();
+        let answer = tokio::select! {
+            answer = answer(peer, request.into_inner().body) => answer,
+            () = reached(&mut end, Phase::Cut) => return Err(Status::unavailable("stopping")),
+        };
+        match answer {
             Ok(body) => Ok(Response::new(Envelope { body })),
             Err(HandlerError::Refused(why)) => Err(Status::failed_precondition(why)),
             Err(HandlerError::Unavailable(why)) => Err(Status::unavailable(why)),
@@ -80,6 +87,7 @@ impl<H: PeerHandler> Peer for Service<H> {
         self.newest.send_replace(stream);
         let mut newest = self.newest.subscribe();
         let mut messages = request.into_inner();
+        let mut end = self.end.clone();
         let mut count = 0;
         loop {
             let message = tokio::select! {
@@ -87,6 +95,7 @@ impl<H: PeerHandler> Peer for Service<H> {
                 _ = newest.wait_for(|_| !self.is_newest(peer, stream)) => {
                     return Err(Status::aborted("a newer stream of yours took over"));
                 }
+                () = reached(&mut end, Phase::Stopping) => return Err(Status::unavailable("stopping")),
                 message = messages.message() => message?,
             };
             let Some(message) = message else { return Ok(Response::new(Delivered { count })) };

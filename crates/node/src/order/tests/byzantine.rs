@@ -19,7 +19,12 @@ pub fn heartbeat(epoch: u64, leader: u64, term: u64) -> Bytes {
 }
 
 fn ask(epoch: u64, term: u64, node: u64) -> Ask {
-    Ask { epoch, vote: vote(term, node, false), last: Some(At { term: u64::from(term > 1), index: 0 }), transfer: false }
+    Ask {
+        epoch,
+        vote: vote(term, node, false),
+        last: Some(At { term: u64::from(term > 1), index: 0 }),
+        transfer: false,
+    }
 }
 
 fn item(term: u64, index: u64, bytes: &Bytes) -> Item {
@@ -76,7 +81,10 @@ async fn a_vote_with_a_huge_term_does_not_reach_the_core() {
     assert_eq!(refused(victim.on_vote(3, huge(3).encode()).await).reason.name(), "not_leader");
     // Not even from the leader.
     assert_eq!(refused(victim.on_vote(1, huge(1).encode()).await).reason.name(), "term");
-    assert_eq!(refused(victim.on_vote(1, ask(6, limits::MAX_TERM + 1, 1).encode()).await).reason.name(), "term");
+    assert_eq!(
+        refused(victim.on_vote(1, ask(6, limits::MAX_TERM + 1, 1).encode()).await).reason.name(),
+        "term"
+    );
     assert_eq!(victim.refusals(), BTreeMap::from([((1, "term"), 2), ((3, "not_leader"), 1)]));
     goes_on(all, &chain).await;
 }
@@ -120,18 +128,28 @@ async fn the_leader_can_not_rewrite_what_a_follower_holds() {
     victim.set_prepared(0);
     let now = won(victim);
     let other = wrap(6, 0, None, b"another first batch");
-    let append = |term, previous, items| Append { epoch: 6, vote: vote(term, 1, true), previous, items, committed: None };
+    let append = |term, previous, items| Append {
+        epoch: 6,
+        vote: vote(term, 1, true),
+        previous,
+        items,
+        committed: None,
+    };
     // Entries: 0 members, 1 blank, 2 and 3 the batches.
     let blank = Some(At { term: now, index: 1 });
     for term in [now, now + 1] {
         let rewrite = append(term, blank, vec![item(term, 2, &other)]);
-        assert_eq!(refused(victim.on_append(1, rewrite.encode()).await).reason, Reason::Contradiction { position: 0 });
+        assert_eq!(
+            refused(victim.on_append(1, rewrite.encode()).await).reason,
+            Reason::Contradiction { position: 0 }
+        );
     }
     let evidence = cluster.check.contradictions.lock().unwrap().clone();
     assert_eq!(evidence[0], (0, chain[0].to_vec(), other.to_vec()));
     // The same batch in a later term, a blank instead of it, or a place before it that doesn't match: all would cut.
     let later = append(now + 1, blank, vec![item(now + 1, 2, &chain[0])]);
-    let blanked = append(now + 1, blank, vec![Item { at: At { term: now + 1, index: 2 }, content: Content::Blank }]);
+    let blanked =
+        append(now + 1, blank, vec![Item { at: At { term: now + 1, index: 2 }, content: Content::Blank }]);
     let mismatched = append(now + 1, Some(At { term: now + 1, index: 2 }), vec![]);
     for cut in [later, blanked, mismatched] {
         let reason = refused(victim.on_append(1, cut.encode()).await).reason;
@@ -159,25 +177,37 @@ async fn membership_bad_wrappers_and_wrong_epochs_are_refused() {
     let victim = &all[&2].0;
     let now = won(victim);
     let after = Some(At { term: now, index: 3 });
-    let append = |items| Append { epoch: 6, vote: vote(now, 1, true), previous: after, items, committed: None };
+    let append =
+        |items| Append { epoch: 6, vote: vote(now, 1, true), previous: after, items, committed: None };
     let members = Item { at: At { term: now, index: 4 }, content: Content::Members(BTreeSet::from([1, 3])) };
-    assert_eq!(refused(victim.on_append(1, append(vec![members]).encode()).await).reason.name(), "membership");
+    assert_eq!(
+        refused(victim.on_append(1, append(vec![members]).encode()).await).reason.name(),
+        "membership"
+    );
     let blank = Item { at: At { term: now, index: 4 }, content: Content::Blank };
     assert_eq!(refused(victim.on_append(1, append(vec![blank]).encode()).await).reason.name(), "blank");
     let loose = wrap(6, 2, Some(&hash(b"something else")), b"x");
-    assert_eq!(refused(victim.on_append(1, append(vec![item(now, 4, &loose)]).encode()).await).reason.name(), "wrapper");
+    assert_eq!(
+        refused(victim.on_append(1, append(vec![item(now, 4, &loose)]).encode()).await).reason.name(),
+        "wrapper"
+    );
     let gap = append(vec![item(now, 5, &chain[2])]);
     assert_eq!(refused(victim.on_append(1, gap.encode()).await).reason.name(), "order");
     let other = Append { epoch: 7, ..append(vec![]) };
     assert_eq!(refused(victim.on_append(1, other.encode()).await).reason.name(), "epoch");
-    assert_eq!(refused(victim.on_append(1, Bytes::from_static(b"\xff\xff")).await).reason.name(), "malformed");
+    assert_eq!(
+        refused(victim.on_append(1, Bytes::from_static(b"\xff\xff")).await).reason.name(),
+        "malformed"
+    );
     let commit = Append { committed: Some(At { term: 0, index: 2 }), ..append(vec![]) };
     assert_eq!(refused(victim.on_append(1, commit.encode()).await).reason.name(), "commit");
     goes_on(all, &chain).await;
 }
 
 /// A follower that answers the leader whatever the test wants, beside an honest majority.
-async fn with_lying_follower(lie: impl Fn(&[u8], bool) -> Bytes + Send + Sync + 'static) -> BTreeMap<(u16, &'static str), u64> {
+async fn with_lying_follower(
+    lie: impl Fn(&[u8], bool) -> Bytes + Send + Sync + 'static,
+) -> BTreeMap<(u16, &'static str), u64> {
     /// The way to a liar, or to everybody else.
     struct Lying<F> {
         honest: Link<Rt>,
@@ -200,7 +230,8 @@ async fn with_lying_follower(lie: impl Fn(&[u8], bool) -> Bytes + Send + Sync + 
     let store = cluster.stores[&1].clone();
     let flusher = Arc::new(InlineFlusher::new(store.clone()));
     let config = cluster.config(6, 1, 1);
-    let (leader, mut deliveries) = Group::<Rt, _, _, _>::open(config, store, flusher, link, cluster.check.clone()).await.unwrap();
+    let (leader, mut deliveries) =
+        Group::<Rt, _, _, _>::open(config, store, flusher, link, cluster.check.clone()).await.unwrap();
     let chain = chain(6, 30);
     for entry in &chain {
         leader.append(entry.clone()).await.unwrap();

@@ -91,7 +91,9 @@ impl StoreBuilder<C, LogStore<TokioRuntime, Arc<MemoryStore>, ThreadFlusher>, Ma
 
 struct OnRedb;
 
-impl StoreBuilder<C, LogStore<TokioRuntime, Arc<RedbStore>, ThreadFlusher>, Machine, tempfile::TempDir> for OnRedb {
+impl StoreBuilder<C, LogStore<TokioRuntime, Arc<RedbStore>, ThreadFlusher>, Machine, tempfile::TempDir>
+    for OnRedb
+{
     async fn build(&self) -> Built<RedbStore, tempfile::TempDir> {
         let dir = tempfile::tempdir().unwrap();
         let store = RedbStore::open(dir.path()).unwrap();

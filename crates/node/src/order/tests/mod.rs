@@ -46,9 +46,14 @@ impl<Rt: AsyncRuntime> Link<Rt> {
             return Err(lost("cut off"));
         }
         let epoch = epoch_of(&request).map_err(|e| lost(&e.to_string()))?;
-        let group = self.net.groups.lock().unwrap().get(&(epoch, peer)).cloned().ok_or_else(|| lost("no group"))?;
+        let group =
+            self.net.groups.lock().unwrap().get(&(epoch, peer)).cloned().ok_or_else(|| lost("no group"))?;
         self.net.arrived.lock().unwrap().push((epoch, self.me, peer));
-        let reply = if vote { group.on_vote(self.me, request).await } else { group.on_append(self.me, request).await };
+        let reply = if vote {
+            group.on_vote(self.me, request).await
+        } else {
+            group.on_append(self.me, request).await
+        };
         Rt::sleep(Duration::from_millis(1)).await;
         if cut(&self.net) {
             return Err(lost("cut off"));

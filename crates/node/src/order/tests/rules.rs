@@ -19,7 +19,8 @@ impl Held for Items {
     }
 
     fn position(&self, index: u64) -> u64 {
-        self.0.iter().take(index as usize).filter(|item| matches!(item.content, Content::Wrapper(_))).count() as u64
+        self.0.iter().take(index as usize).filter(|item| matches!(item.content, Content::Wrapper(_))).count()
+            as u64
     }
 }
 
@@ -29,7 +30,8 @@ fn at(term: u64, index: u64) -> At {
 
 /// Members, a blank of term 1, then `batches` of the chain.
 fn log(batches: &[Bytes]) -> Vec<Item> {
-    let mut items = vec![first_entry(&BTreeSet::from([1, 2, 3])), Item { at: at(1, 1), content: Content::Blank }];
+    let mut items =
+        vec![first_entry(&BTreeSet::from([1, 2, 3])), Item { at: at(1, 1), content: Content::Blank }];
     for (bytes, index) in batches.iter().zip(2..) {
         items.push(Item { at: at(1, index), content: Content::Wrapper(bytes.clone()) });
     }
@@ -55,7 +57,8 @@ fn an_honest_log_passes_in_any_cut_and_any_repetition() {
     for held in 1..=full.len() {
         for from in 1..=held {
             for to in from..=full.len() {
-                let request = append(Some(full[from - 1].at), full[from..to].to_vec(), Some(full[held - 1].at));
+                let request =
+                    append(Some(full[from - 1].at), full[from..to].to_vec(), Some(full[held - 1].at));
                 let tip = judge(&full[..held], &request).unwrap();
                 let expected = walk(Tip::default(), 4, &full[..to.max(held)], &Chained::default()).unwrap();
                 assert_eq!(tip, expected, "{held} {from} {to}");
@@ -146,7 +149,12 @@ fn only_the_leader_of_the_epoch_is_heard() {
     let leader = Identity { me: 1, ..ME };
     assert_eq!(leader.append(1, &good).map_err(|reason| reason.name()), Err("not_leader"));
 
-    let ask = Ask { epoch: 4, vote: Vote { term: 1, node: 1, committed: false }, last: Some(at(0, 0)), transfer: false };
+    let ask = Ask {
+        epoch: 4,
+        vote: Vote { term: 1, node: 1, committed: false },
+        last: Some(at(0, 0)),
+        transfer: false,
+    };
     let names = |from, ask: Ask| ME.ask(from, &ask).map_err(|reason| reason.name());
     assert_eq!(names(1, ask), Ok(()));
     assert_eq!(names(3, ask), Err("not_leader"));
@@ -186,7 +194,10 @@ fn replies_are_bound_to_what_was_sent() {
     // openraft panics on a conflict where nothing comes before, and nobody lacks the first entry.
     for previous in [None, Some(at(0, 0))] {
         let sent = SentAppend::of(&append(previous, vec![], None));
-        assert_eq!(sent.reply(&AppendReply::Conflict, None).map_err(|reason| reason.name()), Err("taken_back"));
+        assert_eq!(
+            sent.reply(&AppendReply::Conflict, None).map_err(|reason| reason.name()),
+            Err("taken_back")
+        );
     }
 
     let vote = Vote { term: 3, node: 1, committed: false };
@@ -228,8 +239,14 @@ fn the_bytes_of_messages_and_entries_are_pinned() {
 fn oversized_messages_are_no_messages() {
     let wrapper = Bytes::from(vec![0; limits::MAX_WRAPPER_BYTES + 1]);
     let large = append(None, vec![Item { at: at(1, 1), content: Content::Wrapper(wrapper) }], None);
-    assert!(matches!(Append::parse(large.encode()), Err(wire::Malformed::TooMuch { what: "bytes of a wrapper", .. })));
+    assert!(matches!(
+        Append::parse(large.encode()),
+        Err(wire::Malformed::TooMuch { what: "bytes of a wrapper", .. })
+    ));
     let blank = |index| Item { at: at(1, index), content: Content::Blank };
     let many = append(None, (0..=limits::MAX_APPEND_ENTRIES as u64).map(blank).collect(), None);
-    assert!(matches!(Append::parse(many.encode()), Err(wire::Malformed::TooMuch { what: "entries of an append", .. })));
+    assert!(matches!(
+        Append::parse(many.encode()),
+        Err(wire::Malformed::TooMuch { what: "entries of an append", .. })
+    ));
 }

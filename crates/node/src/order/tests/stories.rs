@@ -48,7 +48,8 @@ async fn batches_reach_everybody_in_order<Rt: AsyncRuntime>() {
         futures::future::join_all(chain.iter().map(|entry| leader.append(entry.clone()))).await
     };
     let mut readers: Vec<_> = all.values_mut().map(|(_, deliveries)| deliveries).collect();
-    let read = futures::future::join_all(readers.iter_mut().map(|deliveries| expect(deliveries, 7, &chain, 0)));
+    let read =
+        futures::future::join_all(readers.iter_mut().map(|deliveries| expect(deliveries, 7, &chain, 0)));
     let (fed, _) = futures::future::join(feed, read).await;
     assert!(fed.iter().all(Result::is_ok), "{fed:?}");
     for (me, (group, _)) in all {
@@ -79,10 +80,7 @@ async fn only_the_leader_appends_and_only_what_continues_its_chain<Rt: AsyncRunt
     let cluster = Cluster::<Rt>::new(3);
     let mut all = cluster.open_all(1, 1).await;
     let chain = chain(1, 2);
-    assert_eq!(
-        all[&2].0.append(chain[0].clone()).await,
-        Err(OrderError::NotLeader { epoch: 1, leader: 1 })
-    );
+    assert_eq!(all[&2].0.append(chain[0].clone()).await, Err(OrderError::NotLeader { epoch: 1, leader: 1 }));
     let leader = all[&1].0.clone();
     assert!(matches!(leader.append(chain[1].clone()).await, Err(OrderError::Wrapper { position: 0, .. })));
     let large = Bytes::from(vec![0; limits::MAX_WRAPPER_BYTES + 1]);
@@ -290,4 +288,35 @@ async fn a_failed_flush_kills_the_group<Rt: AsyncRuntime>() {
     for (group, _) in all.values() {
         group.clone().close().await;
     }
+}
+
+/// In simulated time a batch costs what its messages cost: there and back to a majority, and once more to tell that it
+/// is committed. Nothing waits for a heartbeat.
+#[test]
+fn a_batch_is_delivered_everywhere_after_three_hops() {
+    use openraft::Instant;
+    let mut rt = SimRuntime::with_seed(1);
+    rt.block_on(async {
+        let cluster = Cluster::<SimRuntime>::new(4);
+        let mut all = cluster.open_all(1, 1).await;
+        let chain = chain(1, 20);
+        let leader = all[&1].0.clone();
+        for (position, entry) in chain.iter().enumerate() {
+            let start = openraft_rt_sim::SimInstant::now();
+            leader.append(entry.clone()).await.unwrap();
+            for (_, deliveries) in all.values_mut() {
+                expect(deliveries, 1, &chain[..=position], position).await;
+            }
+            let taken = openraft_rt_sim::SimInstant::now() - start;
+            // The first ones also wait for the election and for the replies to earlier messages.
+            if position > 5 {
+                assert!(taken <= Duration::from_millis(5), "batch {position} took {taken:?}");
+            }
+            // Let replies come home, so that each batch is measured alone.
+            SimRuntime::sleep(Duration::from_millis(10)).await;
+        }
+        for (group, _) in all.values() {
+            group.clone().close().await;
+        }
+    });
 }
