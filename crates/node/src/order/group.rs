@@ -348,7 +348,7 @@ fn settings(config: &GroupConfig) -> Result<Config, String> {
         enable_elect: false,
         enable_pre_vote: Some(false),
         // Short first, because at an epoch's start the others open their groups a moment later.
-        backoff: "5ms 10ms 20ms ...500ms".to_owned().try_into().map_err(|e| format!("{e:?}"))?,
+        backoff: "5ms 10ms 20ms ...500ms".to_owned(),
         ..Config::default()
     };
     settings.validate().map_err(|error| error.to_string())
