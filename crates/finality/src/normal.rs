@@ -15,6 +15,7 @@ use crate::effect::{Action, After, Alarm, Origin};
 use crate::message::{self, Body, Kind, Msg, Refuse, RefuseReason, Vote, attachment_hash, batch_to_wire};
 use crate::record;
 use crate::repeat::Slot;
+use crate::round::Computed;
 use crate::rules::Rules;
 use crate::wire;
 
@@ -193,17 +194,17 @@ impl<S: Store, R: Rules> Core<S, R> {
         if height != self.next_height() {
             return Ok(None);
         }
-        if let Some((covers, draft)) = &self.round.draft
-            && *covers == number
-            && draft.head.height == height
+        if let Some(computed) = &self.round.computed
+            && computed.number == Some(number)
+            && computed.draft.head.height == height
         {
-            return Ok(Some(draft.id));
+            return Ok(Some(computed.draft.id));
         }
         let Some(batches) = self.epoch.batches_to(number) else { return Ok(None) };
         match self.ledger.execute(&batches) {
             Ok(draft) => {
                 let id = draft.id;
-                self.round.draft = Some((number, draft));
+                self.round.computed = Some(Computed { number: Some(number), batches, draft });
                 Ok(Some(id))
             }
             Err(ExecuteError::Store(error)) => Err(error.into()),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use concordat_events::batch::Batch;
 use concordat_events::hash::Hash;
 use concordat_ledger::Draft;
 use concordat_threshold::Nonce;
@@ -26,11 +27,21 @@ pub(crate) struct Session {
     pub failed: bool,
 }
 
+/// A head as this custodian computed it.
+pub(crate) struct Computed {
+    /// The last batch of the running epoch's log that it covers.
+    pub number: Option<u64>,
+    /// The batches behind it.
+    pub batches: Vec<Batch>,
+    /// The head.
+    pub draft: Draft,
+}
+
 /// The round for one height in one epoch.
 #[derive(Default)]
 pub(crate) struct Round {
-    /// The own computation of the head in question, with the last batch that it covers.
-    pub draft: Option<(u64, Draft)>,
+    /// The own computation of the head in question.
+    pub computed: Option<Computed>,
     /// The leader's proposal, held until it can be judged.
     pub proposal: Option<Msg>,
     /// The own nonces, by the hash of their commitments.
@@ -68,8 +79,9 @@ pub(crate) struct Round {
 impl Round {
     /// A new epoch: votes, sessions and nonces of the old one are void (PROTOCOL 5). Nonces are destroyed by being dropped.
     pub fn new_epoch(&mut self) {
-        let draft = self.draft.take();
-        *self = Round { draft, ..Round::default() };
+        // What was computed stays true of its batches, not of the new log's numbers.
+        let computed = self.computed.take().map(|computed| Computed { number: None, ..computed });
+        *self = Round { computed, ..Round::default() };
     }
 
     /// Remembers a session.
@@ -84,6 +96,11 @@ impl Round {
 
     /// The own draft if it has this id.
     pub fn draft_of(&self, id: &Hash) -> Option<&Draft> {
-        self.draft.as_ref().map(|(_, draft)| draft).filter(|draft| draft.id == *id)
+        self.computed_as(id).map(|computed| &computed.draft)
+    }
+
+    /// The own computation if it gave this id.
+    pub fn computed_as(&self, id: &Hash) -> Option<&Computed> {
+        self.computed.as_ref().filter(|computed| computed.draft.id == *id)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use concordat_events::batch::Batch;
 use concordat_events::hash::Hash;
 use concordat_ledger::Draft;
 use concordat_store::Store;
@@ -304,11 +305,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Hashes of the batches behind the own draft.
     fn batch_hashes(&self, id: &Hash) -> Option<Vec<Hash>> {
-        let (number, draft) = self.round.draft.as_ref()?;
-        if draft.id != *id {
-            return None;
-        }
-        Some(self.epoch.batches_to(*number)?.iter().map(|batch| batch.hash()).collect())
+        Some(self.round.computed_as(id)?.batches.iter().map(Batch::hash).collect())
     }
 }
 

@@ -20,10 +20,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// A certificate that this custodian aggregated itself.
     pub(crate) fn install_own(&mut self, certificate: Certificate) -> Result<(), Fatal> {
         let id = certificate.log.id();
-        let Some((number, _)) = self.round.draft.as_ref().filter(|(_, draft)| draft.id == id) else {
-            return Ok(());
-        };
-        let Some(batches) = self.epoch.batches_to(*number).or_else(|| Some(Vec::new())) else {
+        let Some(batches) = self.round.computed_as(&id).map(|computed| computed.batches.clone()) else {
             return Ok(());
         };
         let body = certificate.to_wire();
@@ -42,17 +39,17 @@ impl<S: Store, R: Rules> Core<S, R> {
             return Ok(());
         }
         let id = certificate.log.id();
-        let own = self.round.draft.as_ref().filter(|(_, draft)| draft.id == id).map(|(number, _)| *number);
-        let number = own.or_else(|| {
+        let own = self.round.computed_as(&id).map(|computed| computed.batches.clone());
+        let batches = own.or_else(|| {
             // The batches may be here though nobody proposed them to this custodian yet.
             let number = self.epoch.covered + certificate.head.batches.len() as u64;
-            let hashes: Vec<Hash> = self.epoch.batches_to(number)?.iter().map(Batch::hash).collect();
+            let batches = self.epoch.batches_to(number)?;
+            let hashes: Vec<Hash> = batches.iter().map(Batch::hash).collect();
             (concordat_events::batch::batches_root(&hashes) == certificate.head.batches_root)
-                .then_some(number)
+                .then_some(batches)
         });
-        match number {
-            Some(number) if height == self.next_height() => {
-                let batches = self.epoch.batches_to(number).unwrap_or_default();
+        match batches {
+            Some(batches) if height == self.next_height() => {
                 self.install(CertifiedHead { certificate: certificate.clone(), batches }, Some(from))
             }
             _ => {
@@ -67,7 +64,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     fn install(&mut self, head: CertifiedHead, from: Option<u16>) -> Result<(), Fatal> {
         let certificate = &head.certificate;
         let id = certificate.log.id();
-        let known = self.round.draft.take().map(|(_, draft)| draft).filter(|draft| draft.id == id);
+        let known = self.round.computed.take().map(|computed| computed.draft).filter(|draft| draft.id == id);
         let draft = match known {
             Some(draft) => draft,
             None => match self.ledger.execute(&head.batches) {
@@ -312,11 +309,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             return;
         }
         self.durable();
-        if let Some((number, draft)) = &self.round.draft
-            && draft.id == cert.vote.id
-            && let Some(batches) = self.epoch.batches_to(*number)
-        {
-            for batch in &batches {
+        if let Some(computed) = self.round.computed_as(&cert.vote.id) {
+            for batch in &computed.batches {
                 record::put_batch(&mut self.out.writes, batch);
             }
         }

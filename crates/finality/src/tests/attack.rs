@@ -11,7 +11,7 @@ use crate::{Message, Rules, wire};
 fn running(seed: u64) -> Net<Law> {
     let mut net = Net::<Law>::new(Cluster::four(), seed);
     net.start_all();
-    assert!(net.run_until(5_000, |net| net.certified.len() == 4), "{:?}", net.alarms);
+    assert!(net.run_until(5_000, |net| net.certified.len() == 4), "{}", net.report());
     net
 }
 
@@ -24,7 +24,7 @@ fn a_silent_signer_is_routed_around() {
     }));
     let machine = definition(net.cluster, "one");
     net.request(3, &machine);
-    assert!(net.run_until(5_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(5_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
     for _ in 0..3 {
         let input = go(&machine, net.now);
         net.request(3, &input);
@@ -50,7 +50,7 @@ fn a_bad_share_is_named_and_routed_around() {
     }));
     let machine = definition(net.cluster, "one");
     net.request(3, &machine);
-    assert!(net.run_until(10_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(10_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
     let mut named = 0;
     for round in 0..4 {
         let input = go(&machine, net.now);
@@ -74,7 +74,7 @@ fn a_leader_that_withholds_proposals_loses_its_epoch() {
     }));
     let machine = definition(net.cluster, "one");
     net.request(3, &machine);
-    assert!(net.run_until(20_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(20_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
     assert!(net.decider(3).status().epoch >= 1);
 }
 
@@ -86,7 +86,7 @@ fn a_leader_that_keeps_certificates_to_itself_gains_nothing() {
     }));
     let machine = definition(net.cluster, "one");
     net.request(3, &machine);
-    assert!(net.run_until(5_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(5_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
     assert_eq!(net.decider(3).status().epoch, 0, "others aggregate");
 }
 
@@ -111,7 +111,7 @@ fn two_proposals_name_their_signer_and_end_its_epoch() {
     );
     let machine = definition(cluster, "one");
     net.request(3, &machine);
-    assert!(net.run_until(20_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(20_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
     // It never leads again: epoch 4 would be its turn.
     assert_eq!(cluster.context.leader(4, &[1].into()), 2);
 }
@@ -137,7 +137,7 @@ fn f_complaints_move_nobody() {
         net.inject(to, forged.clone());
     }
     net.run_until(10_000, |_| false);
-    assert!((1..=4).all(|n| net.decider(n).status().epoch == 0), "{:?}", net.alarms);
+    assert!((1..=4).all(|n| net.decider(n).status().epoch == 0), "{}", net.report());
 }
 
 /// A ledger that differs by one bit: its custodian votes for nothing.

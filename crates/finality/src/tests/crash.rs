@@ -12,7 +12,7 @@ fn crash_at<R: Rules>(victim: u16, op: u64, seed: u64) -> bool {
     let cluster = Cluster::four();
     let mut net = Net::<R>::new(cluster, seed);
     net.start_all();
-    assert!(net.run_until(10_000, |net| net.certified.len() == 4), "{:?}", net.alarms);
+    assert!(net.run_until(10_000, |net| net.certified.len() == 4), "{}", net.report());
     let before = net.store(victim).ops();
     net.store(victim).stop_at(before + op);
     let machine = definition(cluster, "one");
@@ -24,10 +24,10 @@ fn crash_at<R: Rules>(victim: u16, op: u64, seed: u64) -> bool {
     if crashed {
         net.start(victim);
     }
-    assert!(net.run_until(60_000, |net| net.everyone_has(&machine.id())), "op {op}: {:?}", net.alarms);
+    assert!(net.run_until(60_000, |net| net.everyone_has(&machine.id())), "op {op}: {}", net.report());
     let input = go(&machine, net.now);
     net.request(other, &input);
-    assert!(net.run_until(60_000, |net| net.everyone_has(&input.id())), "op {op}: {:?}", net.alarms);
+    assert!(net.run_until(60_000, |net| net.everyone_has(&input.id())), "op {op}: {}", net.report());
     crashed
 }
 

@@ -427,6 +427,19 @@ impl<R: Rules> Net<R> {
         done(self)
     }
 
+    /// Where everybody stands, for the message of a failed test.
+    pub fn report(&self) -> String {
+        let nodes: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|(number, node)| {
+                let status = node.decider.as_ref().map(Decider::status);
+                format!("{number}: {:?} {status:?}", self.certified.get(number))
+            })
+            .collect();
+        format!("at {} ms\n{}\nalarms {:?}\nfatal {:?}", self.now, nodes.join("\n"), self.alarms, self.fatal)
+    }
+
     /// Has every living custodian certified this request?
     pub fn everyone_has(&self, request: &Hash) -> bool {
         self.outcomes.get(request).is_some_and(|(height, _)| {

@@ -8,17 +8,17 @@ fn a_request_is_certified_by_all_with_one_id() {
     let cluster = Cluster::four();
     let mut net = Net::<Law>::new(cluster, 1);
     net.start_all();
-    assert!(net.run_until(5_000, |net| net.certified.len() == 4), "{:?}", net.alarms);
+    assert!(net.run_until(5_000, |net| net.certified.len() == 4), "{}", net.report());
     let machine = definition(cluster, "one");
     net.request(2, &machine);
-    assert!(net.run_until(5_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(5_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
     for round in 0..5 {
         let input = go(&machine, net.now);
         net.request(1 + round % 4, &input);
         assert!(net.run_until(5_000, |net| net.everyone_has(&input.id())));
         assert!(net.outcomes[&input.id()].1, "the input was accepted");
     }
-    assert_eq!(net.decider(1).status().epoch, 0, "nobody complained: {:?}", net.alarms);
+    assert_eq!(net.decider(1).status().epoch, 0, "nobody complained: {}", net.report());
     let roots: Vec<_> = (1..=4).map(|n| net.decider(n).ledger().tip().cloned()).collect();
     assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
 }
@@ -44,10 +44,14 @@ fn a_dead_leader_costs_one_epoch_and_no_request() {
         net.request(4, &input);
         assert!(net.run_until(20_000, |net| net.everyone_has(&input.id())));
         net.start(1);
-        assert!(net.run_until(30_000, |net| net.certified.get(&1) == net.certified.get(&4)), "seed {seed}");
+        assert!(
+            net.run_until(30_000, |net| net.certified.get(&1) == net.certified.get(&4)),
+            "seed {seed}: {}",
+            net.report()
+        );
         let input = go(&machine, net.now);
         net.request(1, &input);
-        assert!(net.run_until(30_000, |net| net.everyone_has(&input.id())), "seed {seed}: {:?}", net.alarms);
+        assert!(net.run_until(30_000, |net| net.everyone_has(&input.id())), "seed {seed}: {}", net.report());
     }
 }
 
@@ -63,9 +67,9 @@ fn with_two_dead_nothing_is_certified_until_one_is_back() {
     net.request(3, &machine);
     assert!(!net.run_until(30_000, |net| net.outcomes.contains_key(&machine.id())));
     net.start(4);
-    assert!(net.run_until(60_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(60_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
     net.start(2);
-    assert!(net.run_until(60_000, |net| net.certified.get(&2) == net.certified.get(&1)), "{:?}", net.alarms);
+    assert!(net.run_until(60_000, |net| net.certified.get(&2) == net.certified.get(&1)), "{}", net.report());
 }
 
 #[test]
@@ -97,9 +101,9 @@ fn lost_messages_cost_only_time() {
     net.max_delay = 100;
     net.start_all();
     let machine = definition(cluster, "one");
-    assert!(net.run_until(120_000, |net| net.certified.len() == 4), "{:?}", net.alarms);
+    assert!(net.run_until(120_000, |net| net.certified.len() == 4), "{}", net.report());
     net.request(2, &machine);
-    assert!(net.run_until(120_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(120_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
 }
 
 #[test]
@@ -107,10 +111,10 @@ fn seven_lose_two() {
     let cluster = Cluster::seven();
     let mut net = Net::<Law>::new(cluster, 5);
     net.start_all();
-    assert!(net.run_until(10_000, |net| net.certified.len() == 7), "{:?}", net.alarms);
+    assert!(net.run_until(10_000, |net| net.certified.len() == 7), "{}", net.report());
     net.kill(1);
     net.kill(2);
     let machine = definition(cluster, "one");
     net.request(3, &machine);
-    assert!(net.run_until(60_000, |net| net.everyone_has(&machine.id())), "{:?}", net.alarms);
+    assert!(net.run_until(60_000, |net| net.everyone_has(&machine.id())), "{}", net.report());
 }
