@@ -220,6 +220,7 @@ fn cost_is_bounded() {
     assert_eq!(with_list("context.xs.exists(a, a == 999)", 1000).unwrap(), json!(true));
     for grows in [
         "[1].map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a]).map(a,[a,a])",
+        "context.s + context.s == '' || true",
         "context.s + context.s + context.s",
         "context.xs.map(a, context.s)",
         "context.xs.map(a, context.xs)",

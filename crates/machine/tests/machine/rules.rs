@@ -96,6 +96,19 @@ fn many_guards_on_many_states_are_bounded() {
 }
 
 #[test]
+fn all_expressions_of_a_step_share_a_budget() {
+    let walk = "context.xs.all(x, x < 5000)";
+    let run = |n: usize| {
+        let actions: Vec<_> = (0..n).map(|_| assign("ok", walk)).collect();
+        let machine =
+            definition(&json!({"context": {"xs": (0..1000).collect::<Vec<_>>()}, "entry": actions}));
+        machine.start(0, None).map(|_| ()).map_err(|r| r.reason)
+    };
+    assert_eq!(run(10), Ok(()));
+    assert_eq!(run(60), Err(Reason::GuardCost));
+}
+
+#[test]
 fn a_timer_is_used_up_whatever_its_guard_says() {
     for (guard, reason) in
         [("false", Reason::GuardFalse), ("context.x", Reason::GuardError), ("1", Reason::GuardError)]
