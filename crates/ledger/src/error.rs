@@ -4,6 +4,8 @@ use concordat_events::Hash;
 use concordat_events::limits::{BATCH_BYTES, BATCHES_PER_HEAD, MAX_INTEGER, REQUESTS_PER_HEAD};
 use concordat_store::StoreError;
 
+use crate::limits::LEAF_BYTES;
+
 /// Why a ledger can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -53,6 +55,36 @@ pub enum ExecuteError {
     #[error("the batches can't make one head: {0}")]
     InvalidHead(HeadFault),
     /// The store failed: the process stops.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a state can't be restored from its leaves.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The leaves aren't those of this head.
+    #[error(
+        "the leaves have root {got}, the certified head names {expected}: fetch them again, from another custodian"
+    )]
+    Root {
+        /// Root of the leaves.
+        got: Hash,
+        /// What the head says.
+        expected: Hash,
+    },
+    /// A leaf larger than any.
+    #[error("a leaf of {got} bytes; none has more than {LEAF_BYTES}")]
+    TooLarge {
+        /// Its size with its key.
+        got: usize,
+    },
+    /// The store has a state already.
+    #[error("the store holds a certified state already; restore into an empty one")]
+    NotEmpty,
+    /// The genesis doesn't fit to build or head.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -280,6 +280,10 @@ impl<S: Store> Ledger<S> {
         Ok(Proof { path, end })
     }
 
+    pub(crate) fn certified(&self) -> &Certified<S> {
+        &self.certified
+    }
+
     /// The group's key.
     pub fn group(&self) -> PublicKey {
         self.genesis.group_key

@@ -21,13 +21,14 @@ mod proof;
 mod reason;
 mod record;
 mod request;
+mod sync;
 mod timers;
 mod tree;
 mod work;
 
 pub use admit::check_definition;
 pub use draft::{Draft, Tip};
-pub use error::{BatchFault, ExecuteError, HeadFault, InstallError, OpenError};
+pub use error::{BatchFault, ExecuteError, HeadFault, InstallError, OpenError, RestoreError};
 pub use keys::{claim_key, definition_key, machine_key, request_key};
 pub use ledger::Ledger;
 pub use proof::{Proof, ProofError};

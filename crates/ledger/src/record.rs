@@ -78,15 +78,19 @@ pub(crate) struct Fixed {
 }
 
 impl FixedLeaf {
+    /// The `source` filters.
+    pub(crate) fn filters(&self) -> Result<Vec<Filter>, String> {
+        self.sources.iter().map(|text| Filter::from_json(text).map_err(|error| error.to_string())).collect()
+    }
+
     pub(crate) fn parse(&self) -> Result<Fixed, String> {
         let definition = Definition::parse(&self.text)
             .map_err(|faults| faults.first().map(ToString::to_string).unwrap_or_default())?;
-        let sources = self.sources.iter().map(Filter::from_json).collect::<Result<_, _>>();
         Ok(Fixed {
             creator: self.creator,
             d: self.d.clone(),
             mode: if self.strict { Mode::Strict } else { Mode::Sequenced },
-            sources: sources.map_err(|error| error.to_string())?,
+            sources: self.filters()?,
             definition,
         })
     }

@@ -10,5 +10,6 @@ mod ledger {
     mod heads;
     mod inputs;
     mod snapshots;
+    mod sync;
     mod timers;
 }
