@@ -5,7 +5,7 @@
 /// not make a head that takes longer than an epoch's timeout.
 pub const TIMERS_PER_BATCH: usize = 256;
 
-/// Timers that a machine fires in a row without an accepted input. A cycle of `after: 0` never comes to rest; from here
+/// Timers that a machine fires in a row without an accepted input. A cycle of `after: 1` never comes to rest; from here
 /// on it gets one step per [`TIMER_REST_MS`].
 pub const TIMER_STREAK: u32 = 64;
 

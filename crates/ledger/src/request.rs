@@ -151,9 +151,9 @@ impl<S: Store> Work<'_, S> {
         }
     }
 
-    /// What holds for every input of a machine. Its due timers fire first: a bid after the deadline meets a machine that
-    /// knows of the deadline.
-    fn acceptable(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent) -> Verdict {
+    /// What holds for every input of a machine. Its due timers have fired first, or it takes none: a bid after the deadline
+    /// meets a machine that knows of the deadline.
+    fn acceptable(&self, id: Hash, slot: &Slot, event: &ValidEvent) -> Verdict {
         if self.has(&keys::request_key(&id, &event.id()))? {
             return Ok(Err(Refusal::Duplicate));
         }
@@ -163,7 +163,7 @@ impl<S: Store> Work<'_, S> {
         if self.too_new(event) {
             return Ok(Err(Refusal::TooNew));
         }
-        if !self.settle(id, slot)? {
+        if self.owes_timer(slot) {
             return Ok(Err(Refusal::Busy));
         }
         Ok(Ok(()))

@@ -1,7 +1,7 @@
 //! Timers fire by batch time, before a batch's requests: oldest due first, then by machine id.
 //!
-//! Bounded per batch; what is left over fires with the next batch, and a request to a machine whose own due timers can't
-//! fire within the bound is refused as `busy` rather than let in ahead of them.
+//! Bounded per batch; what is left over fires with the next batch, and a request to a machine whose own due timers
+//! haven't fired is refused as `busy` rather than let in ahead of them.
 
 use concordat_events::Hash;
 use concordat_machine::State;
@@ -17,7 +17,7 @@ impl<S: Store> Work<'_, S> {
     pub(crate) fn begin(&mut self, now_ms: u64) -> Result<(), StoreError> {
         self.now_ms = now_ms;
         self.timers_left = TIMERS_PER_BATCH;
-        // In rounds: a timer set by one that fired is due now at the earliest, so it comes after all that were due.
+        // In rounds: a machine may have several due, and one set by a timer that fired comes after all that were due.
         while self.timers_left > 0 {
             let due = self.due()?;
             if due.is_empty() {
@@ -48,21 +48,11 @@ impl<S: Store> Work<'_, S> {
         Ok(machines)
     }
 
-    /// Fires what is due at one machine; false if something due is left.
-    pub(crate) fn settle(&mut self, id: Hash, slot: &mut Slot) -> Result<bool, StoreError> {
-        loop {
-            // A machine at rest still has a deadline behind it that it doesn't know of.
-            if !slot.record.state.is_done()
-                && slot.record.state.next_due_ms().is_some_and(|due| due <= self.now_ms)
-            {
-                if self.timers_left == 0 || slot.record.next_due_ms().is_some_and(|due| due > self.now_ms) {
-                    return Ok(false);
-                }
-                self.fire(id, slot)?;
-            } else {
-                return Ok(true);
-            }
-        }
+    /// Does this machine owe a timer that was due by now? The batch had none left to fire, or the machine rests; either
+    /// way it doesn't know yet of a deadline that has passed.
+    pub(crate) fn owes_timer(&self, slot: &Slot) -> bool {
+        let state = &slot.record.state;
+        !state.is_done() && state.next_due_ms().is_some_and(|due| due <= self.now_ms)
     }
 
     /// Fires a machine's first due timer. It is used up whatever comes of it.
