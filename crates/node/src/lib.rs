@@ -1,1 +1,33 @@
-//! placeholder
+//! The custodian: the IO shell around the pure core. It runs the effects that `finality` decides and decides nothing.
+//!
+//! * [`order`]: the ordered log of one epoch, openraft behind a guard and one small trait;
+//! * [`transport`]: gRPC between custodians with mutual TLS and pinned certificates;
+//! * [`relay`]: requests in, certified events out; the durable outbox; a relay of our own;
+//! * [`client`]: the door for users;
+//! * [`ceremony`]: cards, proposal, and the key ceremony of the founders;
+//! * [`keys`], [`dir`], [`config`]: sealed keys, a custodian's directory, its local configuration;
+//! * [`limits`]: every bound of this crate, with its reason.
+
+pub mod ceremony;
+pub mod client;
+pub mod config;
+pub mod dir;
+pub mod keys;
+pub mod limits;
+pub mod order;
+pub mod relay;
+pub mod transport;
+
+/// The messages and services of `proto/concordat/v1`, generated.
+pub mod proto {
+    /// Custodian to custodian.
+    #[allow(missing_docs, clippy::all, clippy::pedantic)]
+    pub mod peer {
+        tonic::include_proto!("concordat.peer.v1");
+    }
+    /// Users to a custodian.
+    #[allow(missing_docs, clippy::all, clippy::pedantic)]
+    pub mod client {
+        tonic::include_proto!("concordat.client.v1");
+    }
+}
