@@ -163,18 +163,18 @@ mod tests {
     #[test]
     fn a_card_is_whole_or_refused() {
         let (keys, made) = CustodianKeys::generate().unwrap();
-        let card = Card::make(&keys, "alice", &made.certificate, "alice.example.org:7400").unwrap();
+        let card = Card::make(&keys, "alice", made.der(), "alice.example.org:7400").unwrap();
         let text = card.to_json().unwrap();
         assert_eq!(Card::parse(&text).unwrap(), card);
-        assert_eq!(card.pin(), pin_of(&made.certificate));
+        assert_eq!(card.pin(), pin_of(made.der()));
 
         let changed = text.replace("alice.example.org", "mallory.example.org");
         assert!(matches!(Card::parse(&changed), Err(CardError::Signature { .. })));
         let extra = text.replacen("{\"card\":{", "{\"card\":{\"x\":1,", 1);
         assert!(matches!(Card::parse(&extra), Err(CardError::Json(_))));
         for (name, address, certificate) in [
-            ("", "a:1", &made.certificate[..]),
-            ("a", "nowhere", &made.certificate[..]),
+            ("", "a:1", made.der()),
+            ("a", "nowhere", made.der()),
             ("a", "a:1", b"no certificate".as_slice()),
         ] {
             assert!(matches!(Card::make(&keys, name, certificate, address), Err(CardError::Field { .. })));

@@ -16,6 +16,7 @@ use super::status::{CeremonyStatus, MemberStatus, Stage as StageStatus};
 use crate::dir::{CustodianDir, DirError};
 use crate::keys::file::FileError;
 use crate::keys::{self, CustodianKeys, SealError};
+use crate::transport::Certificate;
 
 /// Why a ceremony can't go on here.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,11 @@ pub enum CeremonyError {
     /// A stored attempt can't be read.
     #[error("{0} opened, but isn't what this version writes; move it away")]
     BrokenAttempt(PathBuf),
+    /// The share couldn't be stored, so nothing was signed and nobody has finished.
+    #[error(
+        "this custodian can't go on: {0}; when it is mended, start it again: the others begin anew with it"
+    )]
+    Stopped(String),
     /// The transport between custodians.
     #[error("the ceremony's connections: {0}")]
     Link(String),
@@ -123,6 +129,8 @@ pub(super) struct Core {
     /// Who said that it holds the whole genesis.
     complete: BTreeSet<u16>,
     problems: BTreeMap<u16, String>,
+    /// What keeps this custodian from going on.
+    stopped: Option<String>,
 }
 
 impl Core {
@@ -150,6 +158,7 @@ impl Core {
             stage: Stage::Gathering,
             complete: BTreeSet::new(),
             problems: BTreeMap::new(),
+            stopped: None,
             dir,
             keys,
             proposal,
@@ -221,9 +230,33 @@ impl Core {
         }
     }
 
+    /// What keeps this custodian from going on: an alarm, or its own disk.
+    pub fn failure(&self) -> Option<CeremonyError> {
+        match (self.alarm(), &self.stopped) {
+            (Some(alarm), _) => Some(CeremonyError::Alarm(alarm.clone())),
+            (None, Some(reason)) => Some(CeremonyError::Stopped(reason.clone())),
+            (None, None) => None,
+        }
+    }
+
     /// True if this peer said that it holds the whole genesis.
     pub fn is_complete(&self, peer: u16) -> bool {
         self.complete.contains(&peer)
+    }
+
+    /// The own number.
+    pub fn own(&self) -> u16 {
+        self.own
+    }
+
+    /// What was proposed.
+    pub fn proposal(&self) -> &Proposal {
+        &self.proposal
+    }
+
+    /// The own TLS certificate with its key.
+    pub fn certificate(&self) -> Result<Certificate, CeremonyError> {
+        Ok(self.keys.certificate(self.dir.card()?.certificate()))
     }
 
     /// The other founders.
@@ -234,6 +267,10 @@ impl Core {
     /// How far it is.
     pub fn status(&self) -> CeremonyStatus {
         let everyone = |numbers: BTreeSet<u16>| numbers.into_iter().collect::<Vec<_>>();
+        let failed = self
+            .stopped
+            .as_ref()
+            .map(|reason| StageStatus::Failed { reason: reason.clone(), suspects: vec![self.own] });
         let missing = |has: &dyn Fn(&u16) -> bool| self.peers().into_iter().filter(|n| !has(n)).collect();
         let (attempt, stage, waiting_on, progress) = match &self.stage {
             Stage::Gathering => {
@@ -275,7 +312,7 @@ impl Core {
         CeremonyStatus {
             proposal: self.id,
             attempt,
-            stage,
+            stage: failed.unwrap_or(stage),
             members: members.map(|custodian| (custodian.number, member(custodian))).collect(),
             waiting_on,
         }
@@ -290,7 +327,7 @@ impl Core {
         if !bundle.genesis.is_empty() {
             return self.take_genesis(from, &bundle.genesis);
         }
-        if matches!(self.stage, Stage::Complete(_)) {
+        if matches!(self.stage, Stage::Complete(_)) || self.stopped.is_some() {
             return Ok(false);
         }
         let malformed = || BundleError::Malformed { from, got: bytes.len() };
@@ -358,8 +395,11 @@ impl Core {
             Ok(outcome) => {
                 let runs = self.runs.clone();
                 let pending = Pending { runs, test_signature: outcome.test_signature, share: outcome.share };
-                pending.store(&self.dir, &self.keys)?;
-                self.sign(pending)
+                let stored = pending.store(&self.dir, &self.keys).and_then(|()| self.sign(pending));
+                if let Err(error) = &stored {
+                    self.stopped = Some(error.to_string());
+                }
+                stored
             }
             Err(dkg::NotFinished(ceremony)) => {
                 self.stage = Stage::Making(ceremony);

@@ -10,6 +10,7 @@
 mod card;
 mod core;
 mod message;
+mod network;
 mod pending;
 mod proposal;
 mod session;
@@ -22,6 +23,7 @@ use std::path::Path;
 pub use self::card::{Card, CardError};
 pub use self::core::CeremonyError;
 pub use self::message::BundleError;
+pub use self::network::CeremonyDoor;
 pub use self::proposal::{Proposal, ProposalError};
 pub use self::session::{CeremonyLink, Session};
 pub use self::status::{CeremonyStatus, MemberStatus, Stage};
@@ -38,7 +40,7 @@ pub fn init(path: &Path, config: &Config, address: &str) -> Result<Card, DirErro
     let passphrase = Passphrase::read(&config.passphrase_file).map_err(KeysError::Seal)?;
     let (keys, made) = CustodianKeys::generate()?;
     // The card first: a wrong address or name is found before anything is written.
-    let card = Card::make(&keys, &config.name, &made.certificate, address)
+    let card = Card::make(&keys, &config.name, made.der(), address)
         .map_err(|error| DirError::Card { path: dir.file("card.json"), error })?;
     keys.write_new(&dir.file("keys.age"), &passphrase)?;
     dir.write_card(&card)?;

@@ -200,7 +200,7 @@ pub(crate) mod tests {
 
     pub(crate) fn card(name: &str) -> Card {
         let (keys, made) = CustodianKeys::generate().unwrap();
-        Card::make(&keys, name, &made.certificate, "localhost:7400").unwrap()
+        Card::make(&keys, name, made.der(), "localhost:7400").unwrap()
     }
 
     fn propose(cards: &[Card], relays: &[&str]) -> Result<Proposal, ProposalError> {

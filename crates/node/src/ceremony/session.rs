@@ -106,9 +106,9 @@ impl Session {
             }
         }
         let core = self.core();
-        match (core.genesis(), core.alarm()) {
+        match (core.genesis(), core.failure()) {
             (Some(genesis), _) => Ok(genesis.clone()),
-            (None, Some(alarm)) => Err(CeremonyError::Alarm(alarm.clone())),
+            (None, Some(failure)) => Err(failure),
             (None, None) => Err(CeremonyError::Link("all connections ended".into())),
         }
     }
@@ -119,8 +119,10 @@ impl Session {
         let mut pause = REPEAT_FIRST;
         loop {
             version.borrow_and_update();
-            let failed = self.core().alarm().is_some();
-            let body = self.core().bundle_for(peer);
+            let (failed, complete, body) = {
+                let core = self.core();
+                (core.failure().is_some(), core.genesis().is_some(), core.bundle_for(peer))
+            };
             let answer = match body {
                 Ok(body) => timeout(CALL_DEADLINE, link.call(peer, body)).await,
                 Err(error) => Ok(Err(error.to_string())),
@@ -135,12 +137,13 @@ impl Session {
                     let work = move || session.take(peer, &answer);
                     // An error stands in the status beside the peer's name, and the peer is asked again.
                     let _ = tokio::task::spawn_blocking(work).await;
+                    // Both hold the genesis and know it of each other.
+                    if complete && self.core().is_complete(peer) {
+                        return;
+                    }
                 }
                 Ok(Err(error)) => self.unreachable(peer, error),
                 Err(_) => self.unreachable(peer, format!("no answer within {} s", CALL_DEADLINE.as_secs())),
-            }
-            if self.core().genesis().is_some() && self.core().is_complete(peer) {
-                return;
             }
             tokio::select! {
                 changed = version.changed() => match changed {
@@ -155,7 +158,7 @@ impl Session {
     fn take(&self, from: u16, body: &[u8]) -> Result<(), CeremonyError> {
         let mut core = self.core();
         let result = core.take(from, body);
-        let moved = matches!(result, Ok(true) | Err(CeremonyError::Alarm(_)));
+        let moved = matches!(result, Ok(true)) || core.failure().is_some();
         self.status.send_replace(core.status());
         drop(core);
         if moved {
@@ -172,7 +175,7 @@ impl Session {
 
     fn has_ended(&self) -> bool {
         let core = self.core();
-        core.genesis().is_some() || core.alarm().is_some()
+        core.genesis().is_some() || core.failure().is_some()
     }
 
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {

@@ -46,6 +46,10 @@ struct Founder {
 }
 
 impl Founder {
+    fn genesis_is_missing(&self) -> bool {
+        !self.temp.path().join("c/genesis.json").exists()
+    }
+
     fn dir(&self) -> Arc<CustodianDir> {
         Arc::new(CustodianDir::open(&self.temp.path().join("c")).unwrap())
     }
@@ -251,4 +255,54 @@ async fn strangers_and_other_proposals_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let dir = Arc::new(CustodianDir::open(temp.path()).unwrap());
     assert!(matches!(Session::begin(dir, Arc::new(keys), proposal), Err(CeremonyError::NotInProposal(_))));
+}
+
+/// The whole way: real sockets, mutual TLS, pins from the proposal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_founders_over_mutual_tls() {
+    use crate::transport::Listener;
+    let (founders, proposal) = founders(4);
+    let mut listeners = Vec::new();
+    let mut addresses = BTreeMap::new();
+    for number in 1..=4 {
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        addresses.insert(number, listener.address().to_string());
+        listeners.push(listener);
+    }
+    let mut tasks = Vec::new();
+    for (founder, listener) in founders.iter().zip(listeners) {
+        let session = Session::begin(founder.dir(), Arc::clone(&founder.keys), proposal.clone()).unwrap();
+        let addresses = addresses.clone();
+        tasks.push(tokio::spawn(async move {
+            session.run_on(listener, &addresses, Duration::from_secs(30)).await
+        }));
+    }
+    let genesis = finish(Net::default(), tasks).await;
+    check(&founders, &genesis);
+}
+
+/// A disk that can't keep the share: nothing is signed, and after a new start all finish.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_that_cant_be_stored_stops_its_holder_only() {
+    let (founders, proposal) = founders(2);
+    let net = Net::default();
+    // The name of the temporary file is taken by a directory.
+    let blocker = founders[1].temp.path().join("c/.attempt-1.age.new");
+    std::fs::create_dir(&blocker).unwrap();
+    let first = start(&net, &founders[0], &proposal, 1, nothing());
+    let second = start(&net, &founders[1], &proposal, 2, nothing());
+    let error = second.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&error, CeremonyError::Stopped(reason) if reason.contains(".attempt-1.age.new")),
+        "{error}"
+    );
+    assert!(founders[0].genesis_is_missing() && founders[1].genesis_is_missing());
+    net.0.lock().unwrap().remove(&2);
+    std::fs::remove_dir(&blocker).unwrap();
+    while CustodianDir::open(&founders[1].temp.path().join("c")).is_err() {
+        tokio::task::yield_now().await;
+    }
+    let second = start(&net, &founders[1], &proposal, 2, nothing());
+    let genesis = finish(net, vec![first, second]).await;
+    check(&founders, &genesis);
 }

@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
-use crate::keys::{CustodianKeys, MadeCertificate, pin_of};
+use crate::keys::pin_of;
+use crate::transport::Certificate;
 
 fn event(kind: u16, content: &str) -> ValidEvent {
     let signed = EventBuilder::new(Kind::from_u16(kind), content).sign_with_keys(&Keys::generate());
@@ -79,14 +80,14 @@ struct Running {
 }
 
 async fn running() -> Running {
-    let (_, made): (_, MadeCertificate) = CustodianKeys::generate().unwrap();
+    let made = Certificate::generate().unwrap();
     let (certify, certified) = watch::channel(false);
     let (views, watched) = mpsc::channel(4);
     let log = event(400, "{}");
     let handler = Custodian { certify: certified, log: log.clone(), views: Some(watched).into() };
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let server = serve(any, &made.certificate, &made.key, Arc::new(handler)).await.unwrap();
-    let address = CustodianAddress { address: server.address().to_string(), pin: pin_of(&made.certificate) };
+    let server = serve(any, made.der(), made.key_der(), Arc::new(handler)).await.unwrap();
+    let address = CustodianAddress { address: server.address().to_string(), pin: pin_of(made.der()) };
     Running { server, certify, views, address, log }
 }
 
@@ -135,8 +136,8 @@ async fn the_four_calls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_certificate_is_refused() {
     let running = running().await;
-    let (_, other) = CustodianKeys::generate().unwrap();
-    let address = CustodianAddress { pin: pin_of(&other.certificate), ..running.address.clone() };
+    let other = Certificate::generate().unwrap();
+    let address = CustodianAddress { pin: pin_of(other.der()), ..running.address.clone() };
     let Err(error) = Client::connect(address).await else { panic!("taken for another custodian") };
     let text = error.to_string();
     assert!(text.contains(&running.address.address) && text.contains("invalid peer certificate"), "{text}");

@@ -5,7 +5,6 @@
 //! is reported only after the sealed file was read back and opened. Refuses: to overwrite a key, and a passphrase file
 //! that others may read.
 
-mod certificate;
 pub mod file;
 pub mod seal;
 
@@ -18,7 +17,8 @@ use secp256k1::schnorr::Signature;
 use secp256k1::{Keypair, Message, SECP256K1};
 use zeroize::{Zeroize, Zeroizing};
 
-pub use certificate::{CertificateError, MadeCertificate, make_certificate, pin_of};
+use crate::transport::{self, Certificate, CertificateError};
+
 pub use file::FileError;
 pub use seal::{Passphrase, SealError};
 
@@ -74,8 +74,8 @@ impl Drop for CustodianKeys {
 
 impl CustodianKeys {
     /// Makes new keys and the certificate that goes with them, from the system's randomness.
-    pub fn generate() -> Result<(Self, MadeCertificate), KeysError> {
-        let made = make_certificate()?;
+    pub fn generate() -> Result<(Self, Certificate), KeysError> {
+        let made = Certificate::generate()?;
         // libsecp256k1 wants a scalar in range; one try in 2^128 isn't.
         let keypair = loop {
             let mut secret = Zeroizing::new([0u8; 32]);
@@ -84,7 +84,8 @@ impl CustodianKeys {
                 break keypair;
             }
         };
-        let keys = CustodianKeys { keypair, tls: made.key.clone(), storage: x25519::Identity::generate() };
+        let keys =
+            CustodianKeys { keypair, tls: made.key_der().clone(), storage: x25519::Identity::generate() };
         Ok((keys, made))
     }
 
@@ -125,6 +126,11 @@ impl CustodianKeys {
     /// The TLS private key, PKCS#8 DER.
     pub fn tls_key(&self) -> &[u8] {
         &self.tls
+    }
+
+    /// The TLS certificate (DER, from the card) with its key.
+    pub fn certificate(&self, der: Vec<u8>) -> Certificate {
+        Certificate::from_der(der, self.tls.clone())
     }
 
     /// Seals bytes so that only these keys open them, writes them to a new file, reads it back and opens it.
@@ -180,6 +186,11 @@ impl CustodianKeys {
     }
 }
 
+/// The pin of a certificate, SHA-256 of its DER, as the roster holds it.
+pub fn pin_of(der: &[u8]) -> Hash {
+    Hash::from_bytes(transport::pin(der).0)
+}
+
 /// Checks a BIP340 signature over a hash.
 pub fn verify(key: &PublicKey, hash: &Hash, signature: &[u8]) -> bool {
     let Ok(signature) = Signature::from_slice(signature) else { return false };
@@ -212,7 +223,7 @@ mod tests {
 
         let back = CustodianKeys::open(&path, &right).unwrap();
         assert_eq!(back.public_key(), keys.public_key());
-        assert_eq!(back.tls_key(), &made.key[..]);
+        assert_eq!(back.tls_key(), &made.key_der()[..]);
         let hash = tagged("concordat/test", &[b"x"]);
         assert!(verify(&keys.public_key(), &hash, &back.sign(&hash)));
         assert!(!verify(&keys.public_key(), &tagged("concordat/test", &[b"y"]), &back.sign(&hash)));
