@@ -256,6 +256,14 @@ impl<S: Store> Ledger<S> {
         leaf(&self.certified, &keys::request_key(machine, request))
     }
 
+    /// The `source` filters of a machine; none if there is no such machine.
+    pub fn sources(&self, machine: &Hash) -> Result<Vec<nostr::Filter>, StoreError> {
+        if !self.has(&machine_key(machine))? {
+            return Ok(Vec::new());
+        }
+        Ok(work::fixed(&self.definitions, &self.certified, machine)?.sources.clone())
+    }
+
     /// Proves a machine's record, or that there is no such machine, against the tip's state root.
     pub fn prove(&self, machine: &Hash) -> Result<Proof, StoreError> {
         self.prove_key(&machine_key(machine))

@@ -82,6 +82,7 @@ fn what_is_installed_reads_before_it_is_written_and_after_a_restart() {
         late.push(world.ledger.install(draft).unwrap());
     }
     assert_eq!(world.context(&machine, "n"), 2);
+    assert_eq!(world.ledger.find_by_d("m").unwrap(), Some(machine.id()), "written by the first head alone");
     let tip = world.ledger.tip().unwrap().clone();
     // Nothing reached the disk but Head(0).
     let genesis = world.ledger.genesis().clone();
