@@ -23,8 +23,9 @@ pub const SOURCE_MACHINES: usize = 64;
 /// Pairs of kind and author that the `source` filters of one definition may name: each is an entry of the index.
 pub const SOURCE_ENTRIES: usize = 64;
 
-/// Definitions kept parsed. A parsed one takes some tens of KiB.
-pub const PARSED_DEFINITIONS: usize = 256;
+/// Definitions kept parsed, some tens of KiB each: more than a head's requests can name, because parsing one costs
+/// about a millisecond, ten times an input.
+pub const PARSED_DEFINITIONS: usize = 512;
 
 /// Bytes of one state leaf: a definition of an event's size as JSON inside JSON, every byte escaped.
 pub const LEAF_BYTES: usize = 256 * 1024;
