@@ -17,7 +17,8 @@ use crate::context::Context;
 use crate::message::{self, CertifiedHead, Evidence, PrepareCert, Vote};
 use crate::wire;
 
-const RECORD: &[u8] = b"f/record";
+/// Where the fixed part of the safety record stands; a custodian without it has none.
+pub const RECORD: &[u8] = b"f/record";
 const BATCHES: &[u8] = b"f/b/";
 const CLAIMS: &[u8] = b"f/c/";
 const EVIDENCE: &[u8] = b"f/e/";

@@ -37,6 +37,8 @@ pub struct Status {
     pub pool: usize,
     /// Custodians named by evidence.
     pub named: Vec<u16>,
+    /// Custodians that can't be reached.
+    pub unreachable: Vec<u16>,
     /// The timeout in force, ms.
     pub timeout_ms: u64,
     /// Has it complained about the running epoch?
@@ -59,6 +61,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             shared: self.record.shared.as_ref().map(|(vote, _)| *vote),
             pool: self.pool.len(),
             named: self.evidence.keys().copied().collect(),
+            unreachable: self.down.keys().copied().collect(),
             timeout_ms: self.timeout(),
             complained: self.epoch.complained,
         }

@@ -5,12 +5,14 @@
 //! * [`relay`]: requests in, certified events out; the durable outbox; a relay of our own;
 //! * [`client`]: the door for users;
 //! * [`ceremony`]: cards, proposal, and the key ceremony of the founders;
+//! * [`custodian`]: all of it put together, as a process;
 //! * [`keys`], [`dir`], [`config`]: sealed keys, a custodian's directory, its local configuration;
 //! * [`limits`]: every bound of this crate, with its reason.
 
 pub mod ceremony;
 pub mod client;
 pub mod config;
+pub mod custodian;
 pub mod dir;
 pub mod keys;
 pub mod limits;

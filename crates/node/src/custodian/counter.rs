@@ -1,0 +1,208 @@
+//! What users may ask: send a request and wait for its certified outcome, read a machine with its proof, watch it, see how the
+//! custodian is.
+
+use std::sync::Arc;
+
+use concordat_events::{Hash, ValidEvent};
+use concordat_finality::{Bar, Context, Decider, Input, Origin, Published};
+use serde_json::json;
+use tokio::sync::{broadcast, watch};
+
+use super::Db;
+use super::desk::Desk;
+use super::outlet::Outlet;
+use crate::client::{
+    CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream,
+};
+use crate::relay::OutboxStatus;
+
+/// See the module's header.
+pub(crate) struct Counter {
+    context: Arc<Context>,
+    desk: Desk,
+    outlet: Outlet,
+    publishing: watch::Receiver<OutboxStatus>,
+    db: Db,
+}
+
+fn stopped() -> HandlerError {
+    HandlerError::Failed("it is stopping".into())
+}
+
+fn broken(error: impl std::fmt::Display) -> HandlerError {
+    HandlerError::Failed(error.to_string())
+}
+
+impl Counter {
+    pub fn new(
+        context: Arc<Context>,
+        desk: Desk,
+        outlet: Outlet,
+        publishing: watch::Receiver<OutboxStatus>,
+        db: Db,
+    ) -> Self {
+        Counter { context, desk, outlet, publishing, db }
+    }
+
+    /// The outcome of a request that is certified already.
+    async fn known(&self, event: &ValidEvent) -> Option<CertifiedOutcome> {
+        let (id, group) = (event.id(), self.context.group());
+        let machine = match concordat_events::Route::of(event, &group) {
+            Ok(concordat_events::Route::Input(input)) => input.machine,
+            _ => id,
+        };
+        let height = self
+            .desk
+            .query(move |decider| decider.ledger().accepted(&machine, &id).ok().flatten())
+            .await
+            .flatten()?;
+        let context = self.context.clone();
+        let head = concordat_finality::record::published(&self.db, &context, height).ok().flatten()?;
+        let outcome =
+            head.head.outcomes.iter().find(|(request, _)| *request == id).map(|(_, outcome)| outcome)?;
+        Some(CertifiedOutcome {
+            request: id,
+            rejected: outcome.reason().map(str::to_owned),
+            height,
+            log_event: head.log()?.clone(),
+            state: None,
+        })
+    }
+}
+
+impl ClientHandler for Counter {
+    async fn submit(&self, request: ValidEvent) -> Result<OutcomeFuture, HandlerError> {
+        if let Some(known) = self.known(&request).await {
+            return Ok(Box::pin(async move { Ok(known) }));
+        }
+        let (event, wall_ms) = (request.clone(), super::desk::Clock::start().now().wall_ms);
+        let judged = self.desk.query(move |decider| decider.ledger().judge(&event, wall_ms)).await;
+        if let Some(refusal) = judged.ok_or_else(stopped)?.map_err(broken)? {
+            return Err(HandlerError::Refused(refusal.code().to_owned()));
+        }
+        let waiting = self
+            .outlet
+            .wait_for(request.id())
+            .ok_or_else(|| HandlerError::Busy("too many users wait".into()))?;
+        self.desk.input(Input::Request { event: Box::new(request), origin: Origin::Client }).await;
+        Ok(Box::pin(async move { waiting.await.map_err(|_| stopped()) }))
+    }
+
+    async fn machine(&self, machine: Hash) -> Result<MachineView, HandlerError> {
+        let context = self.context.clone();
+        let db = self.db.clone();
+        self.desk.query(move |decider| view(decider, &context, &db, machine)).await.ok_or_else(stopped)?
+    }
+
+    async fn watch(&self, machine: Hash) -> Result<UpdateStream<MachineView>, HandlerError> {
+        // Subscribed before the first look, so that nothing falls between.
+        let heads = self.outlet.heads();
+        let first = self.machine(machine).await?;
+        let (desk, context, db) = (self.desk.clone(), self.context.clone(), self.db.clone());
+        let watching = Watching { first: Some(first), last: None, heads, desk, context, db, machine };
+        Ok(Box::pin(futures::stream::unfold(watching, Watching::next)))
+    }
+
+    async fn status(&self) -> Result<Status, HandlerError> {
+        let status = self.desk.query(|decider| decider.status()).await.ok_or_else(stopped)?;
+        let publishing = self.publishing.borrow().clone();
+        let state = match (status.running, status.bar) {
+            (false, _) => "starting",
+            (true, Bar::None) if status.started => "running",
+            (true, Bar::None) => "opening",
+            (true, _) => "quarantine",
+        };
+        let details = json!({
+            "seq": status.seq,
+            "pool": status.pool,
+            "timeout_ms": status.timeout_ms,
+            "complained": status.complained,
+            "named": status.named,
+            "unreachable": status.unreachable,
+            "quorum": self.context.q(),
+            "custodians": self.context.roster.n(),
+            "certified": status.certified.map(|(height, id)| json!({"height": height, "id": id})),
+            "prepared": status.prepared.map(|vote| json!({"epoch": vote.epoch, "height": vote.height, "id": vote.id})),
+            "lock": status.lock.map(|vote| json!({"epoch": vote.epoch, "height": vote.height, "id": vote.id})),
+            "outbox": format!("{publishing:?}"),
+        });
+        Ok(Status {
+            cluster: self.context.cluster,
+            group: self.context.group().to_hex(),
+            number: status.me,
+            height: status.certified.map_or(0, |(height, _)| height),
+            epoch: status.epoch,
+            leader: status.leader,
+            state: state.to_owned(),
+            details: details.to_string(),
+        })
+    }
+}
+
+/// The machine at the certified head with its proof.
+fn view(
+    decider: &Decider<Db>,
+    context: &Context,
+    db: &Db,
+    machine: Hash,
+) -> Result<MachineView, HandlerError> {
+    let ledger = decider.ledger();
+    let Some(tip) = ledger.tip() else {
+        return Err(HandlerError::NotReady("nothing is certified yet".into()));
+    };
+    let head = concordat_finality::record::published(db, context, tip.height).map_err(broken)?;
+    let log = head.as_ref().and_then(|head| head.log()).cloned();
+    let proof = ledger.prove(&machine).map_err(broken)?;
+    let key = concordat_ledger::machine_key(&machine);
+    let leaf = proof.check(&tip.head.state_root, &key).map_err(broken)?.map(str::to_owned);
+    let found = ledger.machine(&machine).map_err(broken)?;
+    let snapshot = match found {
+        Some(found) => Some(concordat_events::json::canonical(found.snapshot()).map_err(broken)?),
+        None => None,
+    };
+    Ok(MachineView {
+        machine,
+        snapshot,
+        height: tip.height,
+        log_event: log.ok_or_else(|| HandlerError::Failed("the certified head isn't in the store".into()))?,
+        proof: proof.to_json().map_err(broken)?.into_bytes(),
+        leaf: leaf.unwrap_or_default().into_bytes(),
+    })
+}
+
+/// One user watching one machine.
+struct Watching {
+    first: Option<MachineView>,
+    /// The snapshot that was shown last.
+    last: Option<String>,
+    heads: broadcast::Receiver<Arc<Published>>,
+    desk: Desk,
+    context: Arc<Context>,
+    db: Db,
+    machine: Hash,
+}
+
+impl Watching {
+    async fn next(mut self) -> Option<(Result<MachineView, HandlerError>, Self)> {
+        if let Some(first) = self.first.take() {
+            self.last = first.snapshot.clone();
+            return Some((Ok(first), self));
+        }
+        loop {
+            // Whoever is behind looks at the state as it is now.
+            if matches!(self.heads.recv().await, Err(broadcast::error::RecvError::Closed)) {
+                return None;
+            }
+            let (context, db, machine) = (self.context.clone(), self.db.clone(), self.machine);
+            let next = self.desk.query(move |decider| view(decider, &context, &db, machine)).await?;
+            match next {
+                Ok(view) if view.snapshot == self.last => {}
+                Ok(view) => {
+                    self.last = view.snapshot.clone();
+                    return Some((Ok(view), self));
+                }
+                Err(error) => return Some((Err(error), self)),
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The decider's own thread: inputs one after the other, ticks when nothing comes, and the release of what it decided.
+
+use std::sync::mpsc as queue;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use concordat_finality::{Action, Alarm, Decider, Fatal, Input, Now};
+use tokio::sync::{mpsc, oneshot};
+
+use super::life::{Life, RunError};
+use super::outlet::Outlet;
+use super::{Db, is_group_action};
+use crate::transport::Peers;
+
+/// Inputs on their way; whoever brings more waits.
+const INPUTS: usize = 1024;
+
+type Query = Box<dyn FnOnce(&Decider<Db>) + Send>;
+
+enum Command {
+    Input(Input),
+    Query(Query),
+    Stop,
+}
+
+/// A handle to the decider.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    commands: queue::Sender<Command>,
+    /// Bounds the inputs on their way, without ever blocking the decider itself.
+    space: std::sync::Arc<tokio::sync::Semaphore>,
+}
+
+/// The custodian's clocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Clock(Instant::now())
+    }
+
+    pub fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: millis(self.0.elapsed()), wall_ms: millis(wall) }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A thread with its ways out.
+struct Worker {
+    decider: Decider<Db>,
+    clock: Clock,
+    peers: Peers,
+    outlet: Outlet,
+    orders: mpsc::UnboundedSender<Action>,
+    life: mpsc::UnboundedSender<Life>,
+}
+
+impl Desk {
+    /// Starts the thread. Gives the handle, what the group task has to do, and the error that ends the process.
+    pub fn start(
+        decider: Decider<Db>,
+        clock: Clock,
+        peers: Peers,
+        outlet: Outlet,
+        life: mpsc::UnboundedSender<Life>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Action>, oneshot::Receiver<Result<(), Fatal>>), RunError> {
+        let (commands, received) = queue::channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (ended, fatal) = oneshot::channel();
+        let space = std::sync::Arc::new(tokio::sync::Semaphore::new(INPUTS));
+        let freed = space.clone();
+        let worker = Worker { decider, clock, peers, outlet, orders, life };
+        std::thread::Builder::new()
+            .name("decider".into())
+            .spawn(move || {
+                let _ = ended.send(worker.run(&received, &freed));
+            })
+            .map_err(|error| RunError::Internal(format!("no thread for the decider: {error}")))?;
+        Ok((Desk { commands, space }, ordered, fatal))
+    }
+
+    /// Hands an input over; waits while too many are on their way.
+    pub async fn input(&self, input: Input) {
+        if let Ok(permit) = self.space.acquire().await {
+            permit.forget();
+            let _ = self.commands.send(Command::Input(input));
+        }
+    }
+
+    /// Asks something of the decider's state. `None` if it has stopped.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Decider<Db>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let query: Query = Box::new(move |decider| {
+            let _ = answer.send(ask(decider));
+        });
+        self.commands.send(Command::Query(query)).ok()?;
+        answered.await.ok()
+    }
+
+    /// Ends the thread.
+    pub async fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+        // The query behind it is dropped when the thread ends.
+        let _ = self.query(|_| ()).await;
+    }
+}
+
+impl Worker {
+    fn run(
+        mut self,
+        commands: &queue::Receiver<Command>,
+        space: &tokio::sync::Semaphore,
+    ) -> Result<(), Fatal> {
+        let mut wake = 0;
+        loop {
+            let now = self.clock.now();
+            let wait = Duration::from_millis(wake.max(now.mono_ms) - now.mono_ms);
+            let command = if wait.is_zero() {
+                match commands.try_recv() {
+                    Ok(command) => Ok(command),
+                    Err(queue::TryRecvError::Empty) => Err(RecvTimeoutError::Timeout),
+                    Err(queue::TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+                }
+            } else {
+                commands.recv_timeout(wait)
+            };
+            let input = match command {
+                Ok(Command::Input(input)) => {
+                    space.add_permits(1);
+                    input
+                }
+                Ok(Command::Query(query)) => {
+                    query(&self.decider);
+                    continue;
+                }
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => Input::Tick,
+            };
+            let now = self.clock.now();
+            let Worker { decider, peers, outlet, orders, life, .. } = &mut self;
+            decider.handle(now, input, &mut |action| release(action, peers, outlet, orders, life))?;
+            wake = self.decider.next_wake();
+        }
+    }
+}
+
+/// Carries an action out, or hands it to the task that does. Never blocks.
+fn release(
+    action: Action,
+    peers: &Peers,
+    outlet: &Outlet,
+    orders: &mpsc::UnboundedSender<Action>,
+    life: &mpsc::UnboundedSender<Life>,
+) {
+    match action {
+        Action::Send { to, message } => {
+            // What is too large or for a stranger can't be sent by anybody; the protocol repeats what got lost.
+            if let Err(error) = peers.send(to, Bytes::from(message.to_bytes())) {
+                tracing::warn!(%error, "a message wasn't sent");
+            }
+        }
+        Action::Certified(head) => outlet.certified(*head),
+        Action::Alarm(alarm) => announce(&alarm, life),
+        action if is_group_action(&action) => {
+            let _ = orders.send(action);
+        }
+        _ => {}
+    }
+}
+
+fn announce(alarm: &Alarm, life: &mpsc::UnboundedSender<Life>) {
+    let event = match alarm {
+        Alarm::Epoch { epoch, leader } => {
+            tracing::info!(epoch, leader, "epoch entered");
+            Life::Epoch { epoch: *epoch, leader: *leader }
+        }
+        other => {
+            tracing::warn!(alarm = %other, "alarm");
+            Life::Alarm { message: other.to_string() }
+        }
+    };
+    let _ = life.send(event);
+}

@@ -1,0 +1,101 @@
+//! From a directory to a founded custodian: configuration, keys, store, and the key ceremony where it hasn't been held.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concordat_events::Genesis;
+use concordat_finality::Record;
+use concordat_store::Store;
+use concordat_threshold::KeyShare;
+use tokio::sync::mpsc;
+
+use super::life::{Life, RunError};
+use super::{Db, open_store};
+use crate::ceremony::Session;
+use crate::config::Config;
+use crate::dir::CustodianDir;
+use crate::keys::CustodianKeys;
+use crate::transport::{Certificate, Listener};
+
+/// How long a custodian that has finished its ceremony goes on answering nothing else.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Everything that consensus starts with.
+pub(crate) struct Founded {
+    pub dir: Arc<CustodianDir>,
+    pub config: Config,
+    pub keys: Arc<CustodianKeys>,
+    pub share: KeyShare,
+    pub genesis: Genesis,
+    pub addresses: BTreeMap<u16, String>,
+    pub certificate: Certificate,
+    pub db: Db,
+    pub session: Option<Arc<Session>>,
+}
+
+/// The kernel's boot id: the intact mark of a process restart (PROTOCOL 8). Empty where there is none.
+pub(crate) fn boot_id() -> Vec<u8> {
+    std::fs::read("/proc/sys/kernel/random/boot_id").map(|id| id.trim_ascii().to_vec()).unwrap_or_default()
+}
+
+/// Opens a custodian's directory, and holds the ceremony if there is a proposal and no genesis.
+pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> Result<Founded, RunError> {
+    let path = config.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = Arc::new(CustodianDir::open(path)?);
+    let config = Config::read(config)?;
+    let (opened, settings) = (dir.clone(), config.clone());
+    // scrypt takes a while on purpose.
+    let keys = tokio::task::spawn_blocking(move || opened.keys(&settings))
+        .await
+        .map_err(|error| RunError::Internal(error.to_string()))??;
+    let keys = Arc::new(keys);
+    let certificate = keys.certificate(dir.card()?.certificate());
+    let proposal = dir.proposal()?;
+    let mut addresses = proposal.addresses.clone();
+    addresses.extend(config.peers.clone());
+    let db = open_store(&config, &dir.db())?;
+
+    let mut session = None;
+    let genesis = match dir.genesis()? {
+        Some(genesis) => genesis,
+        None => {
+            // The first record is made here and nowhere else; it stands before there is a share, so a share without a record
+            // always means a lost disk.
+            if db.get(concordat_finality::record::RECORD)?.is_none() {
+                db.apply(Record::first(boot_id()))?;
+                db.flush()?;
+            }
+            let held = Session::begin(dir.clone(), keys.clone(), proposal)?;
+            session = Some(held.clone());
+            let listener = Listener::bind(&config.listen.to_string()).await?;
+            let mut status = held.status();
+            let reporter = life.clone();
+            let reporting = tokio::spawn(async move {
+                loop {
+                    let event = {
+                        let status = status.borrow_and_update();
+                        Life::Ceremony {
+                            stage: status.stage.to_string(),
+                            waiting_on: status.waiting_on.clone(),
+                        }
+                    };
+                    if reporter.send(event).is_err() || status.changed().await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let genesis = held.run_on(listener, &config.peers, LINGER).await;
+            reporting.abort();
+            genesis?
+        }
+    };
+    let share = dir.share(&keys)?.ok_or_else(|| {
+        RunError::Incomplete("there is a genesis but no share.age: restore the directory, or let the others replace this custodian".into())
+    })?;
+    if genesis.genesis.group_key.to_bytes() != share.group_key().to_bytes() {
+        return Err(RunError::Incomplete("share.age belongs to another group than genesis.json".into()));
+    }
+    Ok(Founded { dir, config, keys, share, genesis: genesis.genesis, addresses, certificate, db, session })
+}

@@ -1,0 +1,223 @@
+//! A custodian as a process: key ceremony, consensus, relays, the doors for peers and users, put together.
+//!
+//! The shape is always the same: something outside happens, it is checked at the edge, becomes an `Input` of the decider, and
+//! what the decider releases is carried out. Nothing in here decides anything.
+//!
+//! * [`desk`]: the decider's own thread;
+//! * [`groups`]: the Raft group of the running epoch;
+//! * [`door`]: what peers may ask; [`counter`]: what users may ask;
+//! * [`outlet`]: certified heads to the outbox, to waiting users, to the intake.
+
+mod counter;
+mod desk;
+mod door;
+mod found;
+mod groups;
+mod life;
+mod outlet;
+mod reach;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concordat_finality::{Action, Context, Decider, Input, Origin, Parts, Timing};
+use concordat_store::Store;
+use tokio::sync::{mpsc, watch};
+
+pub use self::life::{Life, RunError};
+
+use self::counter::Counter;
+use self::desk::{Clock, Desk};
+use self::door::Door;
+use self::found::Founded;
+use self::groups::Groups;
+use self::outlet::Outlet;
+use crate::client;
+use crate::config::{ClientListen, Config, Engine};
+use crate::relay::{Interest, LinkOptions, NostrLink, Outbox, PublishPolicy, Publisher, RelayLink};
+use crate::transport::{Listener, Member, Peers, Pin, Pins};
+
+/// The store of a custodian, whichever engine its configuration names.
+pub(crate) type Db = Arc<dyn Store>;
+
+/// How long open calls may take when a custodian stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What an operator says at this start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// The disk was not restored from a backup (PROTOCOL 8).
+    pub not_restored: bool,
+}
+
+/// Runs a custodian from its directory until `shutdown` resolves: the key ceremony first if there is a proposal and no
+/// genesis, then consensus.
+///
+/// # Errors
+/// [`RunError`] says what is wrong and what to do. An error of the store or a contradiction with what the group signed is
+/// final for this process.
+pub async fn run(
+    config: &Path,
+    options: RunOptions,
+    shutdown: impl Future<Output = ()> + Send,
+    life: mpsc::UnboundedSender<Life>,
+) -> Result<(), RunError> {
+    tokio::pin!(shutdown);
+    let founded = tokio::select! {
+        founded = found::found(config, &life) => founded?,
+        () = &mut shutdown => {
+            let _ = life.send(Life::Stopped { reason: "asked to stop during the ceremony".into() });
+            return Ok(());
+        }
+    };
+    let reason = consensus(founded, options, shutdown, &life).await?;
+    let _ = life.send(Life::Stopped { reason });
+    Ok(())
+}
+
+/// Opens the store that the configuration names.
+pub(crate) fn open_store(config: &Config, path: &Path) -> Result<Db, RunError> {
+    Ok(match config.storage.engine {
+        Engine::Redb => Arc::new(concordat_store::redb::RedbStore::open(path)?),
+        Engine::Sled => Arc::new(concordat_store::sled::SledStore::open(path)?),
+    })
+}
+
+async fn consensus(
+    founded: Founded,
+    options: RunOptions,
+    shutdown: impl Future<Output = ()> + Send,
+    life: &mpsc::UnboundedSender<Life>,
+) -> Result<String, RunError> {
+    let Founded { dir, config, keys, share, genesis, addresses, certificate, db, session } = founded;
+    let for_peers = keys.certificate(certificate.der().to_vec());
+    let me = share.number();
+    let group = genesis.group_key;
+    let context = Arc::new(Context::new(genesis).map_err(RunError::genesis)?);
+    dir.bind(context.cluster)?;
+
+    let listener = Listener::bind(&config.listen.to_string()).await?;
+    let clock = Clock::start();
+    let decider = Decider::open(Parts {
+        context: context.clone(),
+        me,
+        identity: Box::new(*keys.keypair()),
+        share,
+        store: Arc::new(db.clone()),
+        timing: Timing { timeout_ms: config.timeouts.epoch_ms },
+        boot: found::boot_id(),
+        not_restored: options.not_restored,
+        entropy: Box::new(rand::rngs::OsRng),
+    })
+    .map_err(RunError::fatal)?;
+    let tip = decider.status().certified.map(|(height, _)| height);
+
+    // The ways out: peers, the epoch's Raft group, relays.
+    let roster = &context.roster;
+    let pins = Pins::new(roster.members().iter().map(|m| (m.number, Pin(*m.certificate.as_bytes()))));
+    let members = roster.members().iter().filter(|member| member.number != me).filter_map(|member| {
+        let address = addresses.get(&member.number)?.clone();
+        Some(Member { number: member.number, address, pin: Pin(*member.certificate.as_bytes()) })
+    });
+    let peers = Peers::new(for_peers, pins.clone(), members.collect())?;
+    let relays = config.relays.clone().unwrap_or_else(|| context.genesis.relays.clone());
+    let options = LinkOptions { deadline: config.timeouts.relay(), ..LinkOptions::default() };
+    let link = Arc::new(NostrLink::connect(&relays, options).await?);
+
+    let outbox = Outbox::new(Arc::new(db.clone()));
+    let place = roster.numbers().position(|number| number == me).unwrap_or_default();
+    let publisher =
+        Publisher::new(outbox.clone(), link.clone(), PublishPolicy::new(relays, place, roster.n()));
+    let publishing = publisher.status();
+    let (interest, interested) = watch::channel(Interest::default());
+    let since = decider.ledger().tip().map_or(context.genesis.time_ms, |tip| tip.time_ms) / 1000;
+    let outlet = Outlet::new(db.clone(), outbox, group, interest, since.saturating_sub(3600), life.clone());
+    outlet.catch_up(&decider)?;
+
+    let (desk, orders, mut fatal) = Desk::start(decider, clock, peers.clone(), outlet.clone(), life.clone())?;
+    let groups =
+        Groups::start(context.clone(), me, &config, db.clone(), peers.clone(), desk.clone(), orders)?;
+
+    // The ways in: peers, users, relays.
+    let door = Arc::new(Door::new(context.clone(), desk.clone(), groups.clone(), session));
+    let serving = listener.serve(&certificate, pins, door)?;
+    let counter =
+        Arc::new(Counter::new(context.clone(), desk.clone(), outlet.clone(), publishing, db.clone()));
+    let server = match config.client_listen {
+        ClientListen::Off => None,
+        ClientListen::At(address) => {
+            Some(client::serve(address, certificate.der(), certificate.key_der(), counter).await?)
+        }
+    };
+    let users =
+        server.as_ref().map(|server| format!("{}#{}", server.address(), hex::encode(certificate.pin().0)));
+    let _ = life.send(Life::Listening {
+        name: config.name.clone(),
+        peers: serving.address().to_string(),
+        client: users,
+    });
+
+    let mut tasks = tokio::task::JoinSet::new();
+    let reach = Arc::new(reach::Reach::new(context.q(), life.clone()));
+    for member in context.roster.numbers().filter(|number| *number != me) {
+        let watch = reach.clone().watch(
+            member,
+            peers.clone(),
+            desk.clone(),
+            config.timeouts.heartbeat(),
+            config.timeouts.epoch(),
+        );
+        tasks.spawn(watch);
+    }
+    let (mut heads, parked, requests) = (outlet.heads(), outlet.clone(), desk.clone());
+    tasks.spawn(async move {
+        // Inputs that a relay brought before their machine was certified.
+        while !matches!(heads.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
+            for event in parked.ready() {
+                requests.input(Input::Request { event: Box::new(event), origin: Origin::Relay }).await;
+            }
+        }
+    });
+    let mut received = link.subscribe(interested);
+    let (intake, requests) = (outlet.clone(), desk.clone());
+    tasks.spawn(async move {
+        while let Some(received) = received.recv().await {
+            if let Some(event) = intake.take(received.event) {
+                requests.input(Input::Request { event: Box::new(event), origin: Origin::Relay }).await;
+            }
+        }
+    });
+    let publisher = publisher.run();
+    tokio::pin!(publisher);
+    desk.input(Input::Start).await;
+    let status = desk.query(|decider| decider.status()).await;
+    let epoch = status.as_ref().map_or(0, |status| status.epoch);
+    let _ = life.send(Life::Ready { group: group.to_hex(), number: me, height: tip, epoch });
+
+    let result = tokio::select! {
+        () = shutdown => Ok("asked to stop".to_owned()),
+        ended = &mut fatal => Err(match ended {
+            Ok(Err(error)) => RunError::fatal(error),
+            Ok(Ok(())) | Err(_) => RunError::Internal("the decider ended".into()),
+        }),
+        error = &mut publisher => Err(RunError::Store(error)),
+        () = groups.failed() => Err(RunError::Internal("the ordered log's store failed".into())),
+    };
+    tasks.shutdown().await;
+    link.shutdown().await;
+    groups.close().await;
+    peers.close();
+    serving.shutdown().await;
+    if let Some(server) = server {
+        server.shutdown(GRACE).await;
+    }
+    desk.stop().await;
+    result
+}
+
+/// What the group task is asked for.
+pub(crate) fn is_group_action(action: &Action) -> bool {
+    matches!(action, Action::OpenGroup { .. } | Action::CloseGroup { .. } | Action::Append { .. })
+}
