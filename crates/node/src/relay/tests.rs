@@ -322,6 +322,19 @@ async fn custodians_take_turns() {
             (Some(start), Publisher::new(outbox(&events), Arc::clone(&link), policy))
         })
         .collect();
+    // Whose turn it isn't sends nothing, though nothing is there yet.
+    let mut at_once = 0;
+    for (next, publisher) in &mut custodians {
+        let before = link.0[0].1.published.load(Ordering::SeqCst);
+        link.0[0].1.held.lock().unwrap().clear();
+        *next = publisher.pass(start).await.unwrap();
+        at_once += usize::from(link.0[0].1.published.swap(before, Ordering::SeqCst) > before);
+    }
+    assert_eq!(at_once, 1);
+    link.0.iter().for_each(|(_, relay)| {
+        relay.published.store(0, Ordering::SeqCst);
+        relay.held.lock().unwrap().clear();
+    });
     // Whoever is due next goes next; the clock is ours.
     while let Some((next, publisher)) =
         custodians.iter_mut().filter(|(next, _)| next.is_some()).min_by_key(|(next, _)| *next)
