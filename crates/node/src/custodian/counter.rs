@@ -8,7 +8,7 @@ use concordat_finality::{Bar, Context, Decider, Input, Origin, Published};
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 
-use super::Db;
+use super::db::Db;
 use super::desk::Desk;
 use super::outlet::Outlet;
 use crate::client::{

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use concordat_finality::{Action, Alarm, Decider, Fatal, Input, Now};
 use tokio::sync::{mpsc, oneshot};
 
+use super::db::Db;
+use super::is_group_action;
 use super::life::{Life, RunError};
 use super::outlet::Outlet;
-use super::{Db, is_group_action};
 use crate::transport::Peers;
 
 /// Inputs on their way; whoever brings more waits.

@@ -11,8 +11,8 @@ use concordat_store::Store;
 use concordat_threshold::KeyShare;
 use tokio::sync::mpsc;
 
+use super::db::Db;
 use super::life::{Life, RunError};
-use super::{Db, open_store};
 use crate::ceremony::Session;
 use crate::config::Config;
 use crate::dir::CustodianDir;
@@ -55,7 +55,7 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
     let proposal = dir.proposal()?;
     let mut addresses = proposal.addresses.clone();
     addresses.extend(config.peers.clone());
-    let db = open_store(&config, &dir.db())?;
+    let db = Db::open(&config, &dir.db())?;
 
     let mut session = None;
     let genesis = match dir.genesis()? {

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::Db;
+use super::db::Db;
 use super::desk::Desk;
 use super::life::RunError;
 use crate::config::Config;

@@ -9,6 +9,7 @@
 //! * [`outlet`]: certified heads to the outbox, to waiting users, to the intake.
 
 mod counter;
+mod db;
 mod desk;
 mod door;
 mod found;
@@ -23,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concordat_finality::{Action, Context, Decider, Input, Origin, Parts, Timing};
-use concordat_store::Store;
 use tokio::sync::{mpsc, watch};
 
 pub use self::life::{Life, RunError};
@@ -35,12 +35,9 @@ use self::found::Founded;
 use self::groups::Groups;
 use self::outlet::Outlet;
 use crate::client;
-use crate::config::{ClientListen, Config, Engine};
+use crate::config::ClientListen;
 use crate::relay::{Interest, LinkOptions, NostrLink, Outbox, PublishPolicy, Publisher, RelayLink};
 use crate::transport::{Listener, Member, Peers, Pin, Pins};
-
-/// The store of a custodian, whichever engine its configuration names.
-pub(crate) type Db = Arc<dyn Store>;
 
 /// How long open calls may take when a custodian stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -75,14 +72,6 @@ pub async fn run(
     let reason = consensus(founded, options, shutdown, &life).await?;
     let _ = life.send(Life::Stopped { reason });
     Ok(())
-}
-
-/// Opens the store that the configuration names.
-pub(crate) fn open_store(config: &Config, path: &Path) -> Result<Db, RunError> {
-    Ok(match config.storage.engine {
-        Engine::Redb => Arc::new(concordat_store::redb::RedbStore::open(path)?),
-        Engine::Sled => Arc::new(concordat_store::sled::SledStore::open(path)?),
-    })
 }
 
 async fn consensus(

@@ -10,7 +10,7 @@ use concordat_finality::{Certified, Decider, Published};
 use concordat_store::{Store, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::Db;
+use super::db::Db;
 use super::life::{Life, RunError};
 use crate::client::CertifiedOutcome;
 use crate::relay::{Intake, Interest, Outbox};

@@ -1,0 +1,49 @@
+//! The store of a custodian, whichever engine its configuration names.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use concordat_store::{Entry, Order, Store, StoreError, WriteBatch};
+
+use super::life::RunError;
+use crate::config::{Config, Engine};
+
+/// One store for everything that a custodian keeps: one flush covers the safety record, the state and the log. A type of its
+/// own, so that tasks that hold it have no lifetime to name. Copies share the store.
+#[derive(Clone)]
+pub(crate) struct Db(Arc<dyn Store>);
+
+impl Db {
+    /// Opens the store in a directory.
+    pub fn open(config: &Config, path: &Path) -> Result<Self, RunError> {
+        Ok(match config.storage.engine {
+            Engine::Redb => Db(Arc::new(concordat_store::redb::RedbStore::open(path)?)),
+            Engine::Sled => Db(Arc::new(concordat_store::sled::SledStore::open(path)?)),
+        })
+    }
+}
+
+impl Store for Db {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(key)
+    }
+
+    fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.0.scan(from, to, order, limit)
+    }
+
+    fn apply(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        self.0.apply(batch)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+}
