@@ -3,7 +3,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{get, history, key, list, machine, publish, send, verify, watch};
+use crate::commands::{
+    bench, demo, dev, get, history, key, list, machine, publish, send, serve, status, verify, watch,
+};
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
 #[derive(Parser, Debug)]
@@ -26,6 +28,17 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// A bet settled by custodians on this computer, one of them killed on the way, then verified from public events
+    Demo(demo::DemoArgs),
+    /// A local cluster for development
+    #[command(subcommand)]
+    Dev(dev::DevCommand),
+    /// Load against a local cluster of real processes, beside what its computer could do at most
+    Bench(bench::BenchArgs),
+    /// Runs one custodian
+    Serve(serve::ServeArgs),
+    /// How custodians are: epoch, leader, certified height
+    Status(status::StatusArgs),
     /// Identities
     #[command(subcommand)]
     Key(key::KeyCommand),

@@ -3,18 +3,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use concordat_events::kinds::{DEFINITION, INPUT};
+use concordat_events::kinds::{DEFINITION, INPUT, SNAPSHOT};
 use concordat_events::request::{definition_tags, input_tags};
 use concordat_events::{Hash, Mode};
-use nostr::Keys;
+use nostr::{Filter, Keys, Kind};
 use serde_json::{Value, json};
 
 use crate::commands::send::sign;
 use crate::failure::Failure;
-use crate::limits::{BET_DISPUTE, BET_START, BET_TIMEOUT};
+use crate::limits::{BET_DISPUTE, BET_TIMEOUT};
 use crate::user::Group;
 use crate::user::machine::log_kind;
-use crate::user::outcome::{Settled, settle};
+use crate::user::outcome::{Pending, Settled, settle};
 
 /// The standard bet (docs/machines/README.md), whose context is filled in here.
 const DEFINITION_JSON: &str = include_str!("../../../docs/machines/bet.json");
@@ -26,25 +26,27 @@ pub struct Bet {
     bettors: [Keys; 2],
     oracle: Keys,
     arbiter: Keys,
+    start: Duration,
     log_kind: u16,
 }
 
 impl Bet {
-    /// Makes the keys of a bet in this group.
-    pub async fn new(group: &Group) -> Result<Self, Failure> {
+    /// Makes the keys of a bet in this group. The match begins `start` after the definition is published.
+    pub async fn new(group: &Group, start: Duration) -> Result<Self, Failure> {
         Ok(Bet {
             machine: Hash::ZERO,
             bettors: [Keys::generate(), Keys::generate()],
             oracle: Keys::generate(),
             arbiter: Keys::generate(),
+            start,
             log_kind: log_kind(&group.relays, group.key, group.wait).await?,
         })
     }
 
-    /// Publishes the definition: the match begins [`BET_START`] from now, and the result may be disputed for [`BET_DISPUTE`].
+    /// Publishes the definition. The result may be disputed for [`BET_DISPUTE`].
     pub async fn publish(&mut self, group: &Group) -> Result<Settled, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let content = self.definition((now + BET_START).as_secs())?;
+        let content = self.definition((now + self.start).as_secs())?;
         let tags =
             definition_tags(&group.key, "bet:demo", Some("A bet between two strangers"), Mode::Sequenced);
         let request = sign(&self.bettors[0], DEFINITION, tags, &content)?;
@@ -52,8 +54,13 @@ impl Bet {
         settle(group, self.log_kind, &request, self.machine, |_| {}).await
     }
 
+    /// What the relay shows of its states.
+    pub fn snapshots(&self, group: &Group) -> Filter {
+        Filter::new().kind(Kind::from_u16(SNAPSHOT)).author(group.key).event(self.machine.into())
+    }
+
     /// One of the two (0 or 1) loads its stake: a reference to a deposit that somebody else keeps.
-    pub async fn load(&self, group: &Group, bettor: usize) -> Result<Settled, Failure> {
+    pub async fn load<'g>(&self, group: &'g Group, bettor: usize) -> Result<Pending<'g>, Failure> {
         let keys = self.bettors.get(bettor).unwrap_or(&self.bettors[0]);
         self.send(
             group,
@@ -65,12 +72,12 @@ impl Bet {
     }
 
     /// The oracle says that the first bettor has won.
-    pub async fn result(&self, group: &Group) -> Result<Settled, Failure> {
+    pub async fn result<'g>(&self, group: &'g Group) -> Result<Pending<'g>, Failure> {
         self.send(group, &self.oracle, "RESULT", &json!({"winner": self.winner()})).await
     }
 
     /// A bettor tries to give the result, which is the oracle's to give: the group rejects it.
-    pub async fn false_result(&self, group: &Group) -> Result<Settled, Failure> {
+    pub async fn false_result<'g>(&self, group: &'g Group) -> Result<Pending<'g>, Failure> {
         let [_, other] = &self.bettors;
         self.send(group, other, "RESULT", &json!({"winner": other.public_key().to_hex()})).await
     }
@@ -81,9 +88,15 @@ impl Bet {
         first.public_key().to_hex()
     }
 
-    async fn send(&self, group: &Group, keys: &Keys, kind: &str, data: &Value) -> Result<Settled, Failure> {
+    async fn send<'g>(
+        &self,
+        group: &'g Group,
+        keys: &Keys,
+        kind: &str,
+        data: &Value,
+    ) -> Result<Pending<'g>, Failure> {
         let request = sign(keys, INPUT, input_tags(self.machine, kind, None), &data.to_string())?;
-        settle(group, self.log_kind, &request, self.machine, |_| {}).await
+        Pending::begin(group, self.log_kind, &request, self.machine, |_| {}).await
     }
 
     /// The definition with this bet's people and times. The text's own order of keys is kept outside the context: it is the
@@ -129,7 +142,14 @@ mod tests {
 
     fn bet() -> Bet {
         let key = Keys::generate;
-        Bet { machine: Hash::ZERO, bettors: [key(), key()], oracle: key(), arbiter: key(), log_kind: 400 }
+        Bet {
+            machine: Hash::ZERO,
+            bettors: [key(), key()],
+            oracle: key(),
+            arbiter: key(),
+            start: Duration::ZERO,
+            log_kind: 400,
+        }
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! 3 not ready or unreachable, 4 refused by a rule. Refuses: secrets on the command line, waits without a bound.
 
 pub mod args;
+pub mod bench;
 pub mod bet;
+pub mod cluster;
 pub mod commands;
 pub mod failure;
 pub mod limits;
 pub mod process;
-pub mod relay;
 pub mod ui;
 pub mod user;
 
@@ -20,6 +21,7 @@ use clap::error::ErrorKind;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
+use limits::SERVE_THREADS;
 use ui::Ui;
 
 /// Runs the program and returns its exit status.
@@ -31,8 +33,13 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => return usage(ui, &error),
     };
-    log();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let serves = matches!(cli.command, Command::Serve(_));
+    log(serves);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if serves {
+        runtime.worker_threads(SERVE_THREADS);
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             ui.failure(&Failure::not_ready("runtime", format!("no async runtime: {error}"), ""));
@@ -55,6 +62,11 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
 
 async fn run(command: Command, ui: Ui) -> Result<(), Failure> {
     match command {
+        Command::Demo(args) => commands::demo::run(args, ui).await,
+        Command::Dev(command) => commands::dev::run(command, ui).await,
+        Command::Bench(args) => commands::bench::run(args, ui).await,
+        Command::Serve(args) => commands::serve::run(args, ui).await,
+        Command::Status(args) => commands::status::run(args, ui).await,
         Command::Key(command) => commands::key::run(command, ui),
         Command::Machine(command) => commands::machine::run(command, ui),
         Command::Publish(args) => commands::publish::run(args, ui).await,
@@ -97,10 +109,16 @@ fn usage(ui: Ui, error: &clap::Error) -> u8 {
     }
 }
 
-/// Logs go to stderr, errors only unless `CONCORDAT_LOG` says otherwise (the form of tracing's `EnvFilter`).
-fn log() {
+/// Logs go to stderr, errors only (a custodian's: also what it does) unless `CONCORDAT_LOG` says otherwise, in the form of
+/// tracing's `EnvFilter`.
+fn log(serves: bool) {
+    let filter = if serves {
+        "warn,concordat_node=info,nostr_relay_pool=off,openraft=error"
+    } else {
+        "error,nostr_relay_pool=off,nostr_relay_builder=off"
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CONCORDAT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,nostr_relay_pool=off"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
     // A subscriber that is already there (a test's) is as good.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

@@ -16,6 +16,9 @@ pub const CONNECT: Duration = Duration::from_secs(10);
 /// (relays keep one per second and `d`), and the next head may be what carries it.
 pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(4);
 
+/// How long to ask once more for what a feed should have brought.
+pub const LAST_QUESTION: Duration = Duration::from_secs(5);
+
 /// Events asked for in one page. Relays commonly cap a query at 500 (the embedded one does).
 pub const PAGE: usize = 500;
 
@@ -40,16 +43,6 @@ pub const RELAYS: usize = 16;
 /// Bytes of the events given to `machine run`, which holds them all: a million short lines.
 pub const RUN_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Events that the embedded relay holds in memory: at about 2 KB each, 2 GB at the very most. Older ones are dropped beyond it.
-pub const RELAY_EVENTS: usize = 1_000_000;
-
-/// Notes a minute that one connection of the embedded relay may write. Its library's default is 60; a cluster under load writes
-/// hundreds a second.
-pub const RELAY_NOTES_PER_MINUTE: u32 = 1_000_000;
-
-/// Subscriptions of one connection of the embedded relay.
-pub const RELAY_SUBSCRIPTIONS: usize = 500;
-
 /// Gaps in a group's chain of log events that are filled by id, one parent at a time each, before `verify` reports them.
 pub const CHAIN_GAPS: usize = 10_000;
 
@@ -61,3 +54,56 @@ pub const BET_DISPUTE: Duration = Duration::from_secs(3);
 
 /// Silence of the demonstration's oracle after which the stakes go back: a run that takes longer has failed anyway.
 pub const BET_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Custodians of a local cluster: each is a process with its own store and its share of two cores.
+pub const CUSTODIANS: usize = 16;
+
+/// From the start of a local cluster's processes to the last one's readiness: opening keys takes a second each on a busy computer,
+/// the ceremony a few more.
+pub const CLUSTER_READY: Duration = Duration::from_secs(120);
+
+/// How long a custodian gets to stop by itself before it is killed.
+pub const CLUSTER_STOP: Duration = Duration::from_secs(10);
+
+/// Longest wait for a step of the demonstration: many changes of epoch, so that only a defect meets it.
+pub const DEMO_STEP: Duration = Duration::from_secs(120);
+
+/// Ports that a local cluster takes at random: below the range from which systems take the ports of outgoing connections, so that
+/// none of those sits on a custodian's port while it is restarted.
+pub const PORTS: std::ops::Range<u16> = 10_240..32_000;
+
+/// Ports tried for one free one.
+pub const PORT_TRIES: usize = 1_000;
+
+/// Lines of a child's stderr that are kept to say why it ended.
+pub const CHILD_LINES: usize = 20;
+
+/// Alarms of a child that are kept.
+pub const CHILD_NEWS: usize = 16;
+
+/// Custodians asked by one command.
+pub const ASKED: usize = 64;
+
+/// Worker threads of a custodian: a small computer's cores; it is bound by the disk and the network, not by these.
+pub const SERVE_THREADS: usize = 2;
+
+/// How long each of `bench`'s walls is measured: thousands of signature checks, hundreds of FROST messages.
+pub const WALL_TIME: Duration = Duration::from_millis(300);
+
+/// Clients of `bench`: as many requests as one head takes, so that heads can be full.
+pub const BENCH_CLIENTS: usize = concordat_events::limits::REQUESTS_PER_HEAD;
+
+/// Most clients of `bench`: they are tasks of one process that shares the computer with the custodians.
+pub const BENCH_MOST_CLIENTS: usize = 100_000;
+
+/// How long `bench` puts its load on.
+pub const BENCH_SECONDS: u64 = 20;
+
+/// How long one client alone sends for the latencies.
+pub const BENCH_IDLE: Duration = Duration::from_secs(5);
+
+/// Machines that share the load.
+pub const BENCH_MACHINES: usize = 4;
+
+/// How long `bench` waits for one outcome before it counts the request as unanswered.
+pub const BENCH_ANSWER: Duration = Duration::from_secs(30);

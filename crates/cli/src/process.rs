@@ -1,29 +1,26 @@
-//! One child process under supervision: started, waited for by what it says, killed, restarted.
+//! One child process under supervision: started, followed by what it says, killed, restarted.
 //!
 //! Promises: nothing is polled: readiness is a line of JSON on the child's stdout; the child is killed when its handle is
-//! dropped, and its stdin closes when this process ends in any way, which tells it to stop. Its output is kept in log files.
+//! dropped, and its stdin closes when this process ends in any way, which tells it to stop. All its output is kept in one log.
 //! Refuses: to wait without a bound, and to report a child that died as one that is late.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::failure::Failure;
-
-/// Life-cycle lines that wait to be read: a child has a handful; one that says more is heard no longer than this.
-const EVENTS: usize = 256;
-
-/// Bytes of stderr that an error about a dead child quotes.
-const QUOTED: usize = 2_000;
+use crate::limits::{CHILD_LINES, CHILD_NEWS};
 
 /// What to run, and where its output goes.
 #[derive(Clone, Debug)]
@@ -34,8 +31,59 @@ pub struct Spec {
     pub program: PathBuf,
     /// Its arguments; none of them a secret.
     pub arguments: Vec<OsString>,
-    /// Where `<name>.out` and `<name>.err` are kept; both are appended to.
-    pub logs: PathBuf,
+    /// The file that all its output is appended to.
+    pub log: PathBuf,
+}
+
+/// What a custodian has said about itself since it was started: `node::custodian::Life`, summed up.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// Where users reach it, `host:port#pin`.
+    pub client: Option<String>,
+    /// How far its key ceremony is, and whom it waits for.
+    pub ceremony: Option<(String, Vec<u64>)>,
+    /// The group's key, hex, once it is ready.
+    pub ready: Option<String>,
+    /// Its epoch and that epoch's leader.
+    pub epoch: Option<(u64, u64)>,
+    /// Its certified height.
+    pub height: Option<u64>,
+    /// Are enough custodians there to certify? Unknown until it says so.
+    pub certifying: Option<bool>,
+    /// The last alarms.
+    pub alarms: VecDeque<String>,
+    /// Its output has ended.
+    pub ended: bool,
+}
+
+impl Heard {
+    /// Takes one line of its stdout; what isn't a known event changes nothing.
+    fn take(&mut self, line: &Value) {
+        let text = |name: &str| line.get(name).and_then(Value::as_str).map(str::to_owned);
+        let number = |name: &str| line.get(name).and_then(Value::as_u64);
+        match line.get("event").and_then(Value::as_str) {
+            Some("listening") => self.client = text("client"),
+            Some("ceremony") => {
+                let waiting = line.get("waiting_on").and_then(Value::as_array).into_iter().flatten();
+                self.ceremony =
+                    Some((text("stage").unwrap_or_default(), waiting.filter_map(Value::as_u64).collect()));
+            }
+            Some("ready") => {
+                self.ready = text("group");
+                self.height = self.height.max(number("height"));
+            }
+            Some("epoch") => self.epoch = number("epoch").zip(number("leader")),
+            Some("certified") => self.height = self.height.max(number("height")),
+            Some("quorum") => self.certifying = line.get("certifying").and_then(Value::as_bool),
+            Some("alarm") => {
+                if self.alarms.len() == CHILD_NEWS {
+                    self.alarms.pop_front();
+                }
+                self.alarms.extend(text("message"));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A running child.
@@ -44,34 +92,47 @@ pub struct Process {
     child: Child,
     /// Held open: its closing tells the child that its parent is gone.
     stdin: Option<ChildStdin>,
-    events: mpsc::Receiver<Value>,
+    heard: watch::Receiver<Heard>,
+    complaints: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Process {
     /// Starts a child.
     pub fn start(spec: Spec) -> Result<Self, Failure> {
-        let stderr = log(&spec, "err")?;
-        let stdout = log(&spec, "out")?;
+        let log = Arc::new(Mutex::new(log(&spec)?));
         let mut child = Command::new(&spec.program)
             .args(&spec.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(stderr)
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                Failure::not_ready(
-                    "not_started",
-                    format!("{}: {}: {error}", spec.name, spec.program.display()),
-                    "",
-                )
+                let text = format!("{}: {}: {error}", spec.name, spec.program.display());
+                Failure::not_ready("not_started", text, "")
             })?;
-        let (sender, events) = mpsc::channel(EVENTS);
-        if let Some(out) = child.stdout.take() {
-            tokio::spawn(listen(out, stdout, sender));
-        }
+        let (news, heard) = watch::channel(Heard::default());
+        let complaints = Arc::new(Mutex::new(VecDeque::new()));
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let kept = Arc::clone(&complaints);
+        tokio::spawn(async move {
+            let said = each_line(out, &log, |line| {
+                if let Ok(value) = serde_json::from_str::<Value>(line) {
+                    news.send_modify(|heard| heard.take(&value));
+                }
+            });
+            let complained = each_line(err, &log, |line| {
+                let mut lines = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() == CHILD_LINES {
+                    lines.pop_front();
+                }
+                lines.push_back(line.to_owned());
+            });
+            tokio::join!(said, complained);
+            news.send_modify(|heard| heard.ended = true);
+        });
         let stdin = child.stdin.take();
-        Ok(Process { spec, child, stdin, events })
+        Ok(Process { spec, child, stdin, heard, complaints })
     }
 
     /// Its name.
@@ -84,56 +145,66 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits until it says `{"event":"<event>",..}`; other events are passed to `seen`.
-    pub async fn wait_for(
-        &mut self,
-        event: &str,
-        wait: Duration,
-        mut seen: impl FnMut(&Value),
-    ) -> Result<Value, Failure> {
-        let deadline = Instant::now() + wait;
-        loop {
-            match timeout_at(deadline, self.events.recv()).await {
-                Ok(Some(value)) if value.get("event").and_then(Value::as_str) == Some(event) => {
-                    return Ok(value);
-                }
-                Ok(Some(value)) => seen(&value),
-                Ok(None) => {
-                    let ended = timeout_at(deadline, self.child.wait()).await;
-                    return Err(self.died(ended.ok().and_then(Result::ok)));
-                }
-                Err(_) => {
-                    return Err(Failure::not_ready(
-                        "not_ready",
-                        format!("{} didn't report `{event}` within {} s", self.spec.name, wait.as_secs()),
-                        format!("see {}", self.spec.logs.join(format!("{}.err", self.spec.name)).display()),
-                    ));
-                }
-            }
-        }
+    /// What it has said so far.
+    pub fn heard(&self) -> Heard {
+        self.heard.borrow().clone()
     }
 
-    /// Waits until it ends by itself.
-    pub async fn ended(&mut self, wait: Duration) -> Result<ExitStatus, Failure> {
-        match timeout_at(Instant::now() + wait, self.child.wait()).await {
-            Ok(Ok(status)) => Ok(status),
-            Ok(Err(error)) => Err(Failure::not_ready("no_child", format!("{}: {error}", self.spec.name), "")),
-            Err(_) => Err(Failure::not_ready(
-                "still_running",
-                format!("{} is still running after {} s", self.spec.name, wait.as_secs()),
-                "",
+    /// A view on what it says that outlives a borrow of this.
+    pub fn follow(&self) -> watch::Receiver<Heard> {
+        self.heard.clone()
+    }
+
+    /// Waits until what it has said answers `question`. `what` names it for the error.
+    pub async fn wait_until<T>(
+        &mut self,
+        what: &str,
+        wait: Duration,
+        mut question: impl FnMut(&Heard) -> Option<T>,
+    ) -> Result<T, Failure> {
+        let mut answer = None;
+        let waited = timeout(
+            wait,
+            self.heard.wait_for(|heard| {
+                answer = question(heard);
+                answer.is_some() || heard.ended
+            }),
+        )
+        .await
+        .is_ok();
+        match answer {
+            Some(answer) => Ok(answer),
+            None if waited => {
+                let status = timeout(wait, self.child.wait()).await.ok().and_then(Result::ok);
+                Err(self.died(status))
+            }
+            None => Err(Failure::not_ready(
+                "not_ready",
+                format!("{} didn't report `{what}` within {} s", self.spec.name, wait.as_secs()),
+                format!("see {}", self.spec.log.display()),
             )),
         }
     }
 
-    /// SIGKILL: it gets no chance to tidy up. Returns once it is gone.
-    pub async fn kill(&mut self) -> Result<(), Failure> {
-        self.child.kill().await.map_err(|error| {
-            Failure::not_ready("not_killed", format!("{} can't be killed: {error}", self.spec.name), "")
-        })
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self, wait: Duration) -> Result<ExitStatus, Failure> {
+        match timeout(wait, self.child.wait()).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(self.lost(&error)),
+            Err(_) => Err(Failure::not_ready(
+                "not_ended",
+                format!("{} is still running after {} s", self.spec.name, wait.as_secs()),
+                format!("see {}", self.spec.log.display()),
+            )),
+        }
     }
 
-    /// Asks it to stop by closing its stdin; kills it if it doesn't within `grace`.
+    /// Kills it with SIGKILL, as a power cut would, and waits until it is gone.
+    pub async fn kill(&mut self) -> Result<(), Failure> {
+        self.child.kill().await.map_err(|error| self.lost(&error))
+    }
+
+    /// Stops it by closing its stdin; kills it if it doesn't end within `grace`.
     pub async fn stop(mut self, grace: Duration) -> Result<(), Failure> {
         drop(self.stdin.take());
         match self.ended(grace).await {
@@ -147,48 +218,55 @@ impl Process {
         Process::start(self.spec.clone())
     }
 
+    fn lost(&self, error: &std::io::Error) -> Failure {
+        Failure::not_ready("child", format!("{}: {error}", self.spec.name), "")
+    }
+
+    /// Says why it ended: in the words of its own error, if it left one.
     fn died(&self, status: Option<ExitStatus>) -> Failure {
-        let path = self.spec.logs.join(format!("{}.err", self.spec.name));
+        let lines = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = lines.iter().rev().find_map(|line| {
+            let value: Value = serde_json::from_str(line).ok()?;
+            let text = |name: &str| value.get(name)?.as_str().map(str::to_owned);
+            Some((text("code")?, text("message")?, text("hint")?))
+        });
+        if let Some((code, message, hint)) = error {
+            let text = format!("{} stopped: {message} [{code}]", self.spec.name);
+            return Failure::not_ready("child_ended", text, hint);
+        }
         let status = status.map_or("without a status".to_owned(), |status| status.to_string());
-        let text = std::fs::read(&path).unwrap_or_default();
-        let start = text.len().saturating_sub(QUOTED);
-        let said = String::from_utf8_lossy(text.get(start..).unwrap_or_default()).trim().to_owned();
+        let said = lines.iter().cloned().collect::<Vec<_>>().join("\n");
         Failure::not_ready(
             "child_ended",
             format!("{} ended ({status}): {said}", self.spec.name),
-            format!("its whole output is in {}", path.display()),
+            format!("its whole output is in {}", self.spec.log.display()),
         )
     }
 }
 
-fn log(spec: &Spec, suffix: &str) -> Result<File, Failure> {
-    let path = spec.logs.join(format!("{}.{suffix}", spec.name));
-    let wrong = |error| Failure::not_ready("log_file", format!("{}: {error}", path.display()), "");
-    std::fs::create_dir_all(&spec.logs).map_err(wrong)?;
-    OpenOptions::new().create(true).append(true).open(&path).map_err(wrong)
+fn log(spec: &Spec) -> Result<File, Failure> {
+    let wrong = |error| Failure::not_ready("log_file", format!("{}: {error}", spec.log.display()), "");
+    if let Some(parent) = spec.log.parent() {
+        std::fs::create_dir_all(parent).map_err(wrong)?;
+    }
+    OpenOptions::new().create(true).append(true).open(&spec.log).map_err(wrong)
 }
 
-/// Keeps everything the child says and passes on what is a life-cycle event, to the end of its output.
-async fn listen(out: ChildStdout, mut log: File, events: mpsc::Sender<Value>) {
-    let mut lines = BufReader::new(out).lines();
+/// Keeps every line and shows it to `see`, to the end of the output.
+async fn each_line(from: Option<impl AsyncRead + Unpin>, log: &Mutex<File>, mut see: impl FnMut(&str)) {
+    let Some(from) = from else { return };
+    let mut lines = BufReader::new(from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         // A full disk is the child's problem too, and it says so by itself; reading goes on so that it never blocks on us.
-        let _ = writeln!(log, "{line}");
-        if let Ok(value) = serde_json::from_str::<Value>(&line)
-            && value.get("event").is_some_and(Value::is_string)
-        {
-            let _ = events.try_send(value);
-        }
+        let _ = writeln!(log.lock().unwrap_or_else(PoisonError::into_inner), "{line}");
+        see(&line);
     }
-}
-
-/// Where the logs of a cluster in `dir` are.
-pub fn logs(dir: &Path) -> PathBuf {
-    dir.join("logs")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const WAIT: Duration = Duration::from_secs(30);
@@ -198,42 +276,52 @@ mod tests {
             name: "child".into(),
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
-            logs: logs(dir),
+            log: dir.join("log"),
         }
     }
 
     #[tokio::test]
     async fn readiness_is_a_line_and_a_closed_stdin_ends_it() {
         let dir = tempfile::tempdir().unwrap();
-        let script = r#"echo noise; echo '{"event":"listening"}'; echo '{"event":"ready","height":7}'; cat"#;
+        let script = r#"echo noise; echo '{"event":"epoch","epoch":2,"leader":3}'; echo '{"event":"ready","group":"aa","height":7}'; cat"#;
         let mut child = Process::start(shell(dir.path(), script)).unwrap();
-        let mut before = Vec::new();
-        let ready = child.wait_for("ready", WAIT, |event| before.push(event["event"].clone())).await.unwrap();
-        assert_eq!((ready["height"].as_u64(), before), (Some(7), vec![Value::from("listening")]));
+        let group = child.wait_until("ready", WAIT, |heard| heard.ready.clone()).await.unwrap();
+        let heard = child.heard();
+        assert_eq!((group.as_str(), heard.epoch, heard.height), ("aa", Some((2, 3)), Some(7)));
         drop(child.stdin.take());
         assert!(child.ended(WAIT).await.unwrap().success());
-        assert!(std::fs::read_to_string(logs(dir.path()).join("child.out")).unwrap().contains("noise"));
+        assert!(std::fs::read_to_string(dir.path().join("log")).unwrap().contains("noise"));
     }
 
     #[tokio::test]
     async fn a_dead_child_is_named_with_what_it_said() {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Process::start(shell(dir.path(), "echo no such key >&2; exit 3")).unwrap();
-        let failure = child.wait_for("ready", WAIT, |_| {}).await.unwrap_err();
+        let failure = child.wait_until("ready", WAIT, |heard| heard.ready.clone()).await.unwrap_err();
         assert_eq!(failure.code, "child_ended");
         assert!(failure.message.contains("no such key") && failure.message.contains("3"), "{failure}");
+
+        let script =
+            r#"echo '{"code":"in_use","message":"the port is taken","hint":"choose another"}' >&2; exit 3"#;
+        let mut child = Process::start(shell(dir.path(), script)).unwrap();
+        let failure = child.wait_until("ready", WAIT, |heard| heard.ready.clone()).await.unwrap_err();
+        assert!(
+            failure.message.contains("the port is taken") && failure.hint == "choose another",
+            "{failure}"
+        );
     }
 
     #[tokio::test]
     async fn killed_and_restarted() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Process::start(shell(dir.path(), r#"echo '{"event":"ready"}'; cat"#)).unwrap();
-        child.wait_for("ready", WAIT, |_| {}).await.unwrap();
+        let mut child =
+            Process::start(shell(dir.path(), r#"echo '{"event":"ready","group":"aa"}'; cat"#)).unwrap();
+        child.wait_until("ready", WAIT, |heard| heard.ready.clone()).await.unwrap();
         let first = child.id().unwrap();
         child.kill().await.unwrap();
         assert_eq!(child.id(), None);
         let mut again = child.restart().unwrap();
-        again.wait_for("ready", WAIT, |_| {}).await.unwrap();
+        again.wait_until("ready", WAIT, |heard| heard.ready.clone()).await.unwrap();
         assert_ne!(again.id(), Some(first));
         again.stop(WAIT).await.unwrap();
     }

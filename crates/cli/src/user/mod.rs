@@ -3,6 +3,7 @@
 //! Promises: nothing a relay says is believed before its signature and its head have been checked; every wait is bounded, and
 //! an error names the relay. Refuses: to trust an `OK` as an outcome; only a log event signed by the group is one.
 
+pub mod custodians;
 pub mod history;
 pub mod input;
 pub mod keys;
@@ -15,9 +16,10 @@ use std::time::Duration;
 
 use clap::Args;
 use concordat_events::{Hash, PublicKey};
+use concordat_node::client::CustodianAddress;
 
 use crate::failure::Failure;
-use crate::limits::{MOST_TIMEOUT_SECONDS, RELAYS, TIMEOUT};
+use crate::limits::{ASKED, MOST_TIMEOUT_SECONDS, RELAYS, TIMEOUT};
 use relays::Relays;
 
 /// Which group, and where to find it.
@@ -29,6 +31,9 @@ pub struct GroupArgs {
     /// A relay; may stand several times or hold several, separated by commas
     #[arg(long = "relay", env = "CONCORDAT_RELAYS", value_delimiter = ',', value_name = "URL")]
     pub relays: Vec<String>,
+    /// A custodian that serves users, HOST:PORT#PIN; may stand several times or hold several, separated by commas
+    #[arg(long = "custodian", env = "CONCORDAT_CUSTODIANS", value_delimiter = ',', value_name = "ADDRESS")]
+    pub custodians: Vec<String>,
     /// Seconds to wait for an answer or an outcome (30 if not given)
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
@@ -79,11 +84,27 @@ impl GroupArgs {
         Ok(urls)
     }
 
+    /// The custodians' addresses; there need be none.
+    pub fn custodian_addresses(&self) -> Result<Vec<CustodianAddress>, Failure> {
+        let given = self.custodians.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+        let addresses: Vec<CustodianAddress> =
+            given.map(|text| text.parse().map_err(custodians::failure)).collect::<Result<_, Failure>>()?;
+        if addresses.len() > ASKED {
+            return Err(Failure::usage(
+                "custodians",
+                format!("{} custodians are given; at most {ASKED} are asked", addresses.len()),
+                "",
+            ));
+        }
+        Ok(addresses)
+    }
+
     /// Connects to the group's relays.
     pub async fn connect(&self) -> Result<Group, Failure> {
         let (key, wait, urls) = (self.group_key()?, self.wait()?, self.urls()?);
+        let custodians = self.custodian_addresses()?;
         let relays = Relays::connect(&urls, wait).await?;
-        Ok(Group { key, relays, wait })
+        Ok(Group { key, relays, custodians, wait })
     }
 }
 
@@ -93,6 +114,8 @@ pub struct Group {
     pub key: PublicKey,
     /// Its relays.
     pub relays: Relays,
+    /// Custodians that serve users directly; perhaps none.
+    pub custodians: Vec<CustodianAddress>,
     /// How long to wait for anything.
     pub wait: Duration,
 }

@@ -3,18 +3,19 @@
 //! Promises: subscribes before it publishes; an outcome is a log event signed by the group whose head names the request.
 //! Refuses: any other sign of success.
 
-use std::time::Duration;
-
 use concordat_events::{Hash, Head, Outcome, PublicKey, ValidEvent, kinds};
 use nostr::{Filter, Kind};
 use serde::Serialize;
+use serde_json::Value;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Group;
+use super::custodians::{self, Proven};
 use super::machine::Snapshot;
-use super::relays::Relays;
-use crate::failure::Failure;
-use crate::limits::SNAPSHOT_WAIT;
+use super::relays::Feed;
+use crate::failure::{Exit, Failure};
+use crate::limits::{LAST_QUESTION, SNAPSHOT_WAIT};
 
 /// What became of a request.
 #[derive(Clone, Debug, Serialize)]
@@ -76,63 +77,177 @@ pub async fn settle(
     machine: Hash,
     warn: impl Fn(&str),
 ) -> Result<Settled, Failure> {
-    let deadline = Instant::now() + group.wait;
-    let id = request.id();
-    let logs = Filter::new().kind(Kind::from_u16(log_kind)).author(group.key).event(id.into());
-    let snapshots =
-        Filter::new().kind(Kind::from_u16(kinds::SNAPSHOT)).author(group.key).event(machine.into());
-    let mut log_feed = group.relays.follow(logs.clone()).await?;
-    let mut snapshot_feed = group.relays.follow(snapshots.clone()).await?;
-    for refusal in group.relays.publish(request.event()).await? {
-        warn(&format!("a relay didn't take the request: {refusal}"));
+    Pending::begin(group, log_kind, request, machine, warn).await?.settled().await
+}
+
+/// A request that is on its way.
+pub struct Pending<'g> {
+    group: &'g Group,
+    log_kind: u16,
+    request: Hash,
+    machine: Hash,
+    deadline: Instant,
+    logs: Feed,
+    snapshots: Feed,
+    /// The answer of the custodians, if any was asked.
+    direct: Option<JoinHandle<Result<ValidEvent, Failure>>>,
+}
+
+impl<'g> Pending<'g> {
+    /// Subscribes to what will be said about a request, then hands it to the relays, and to a custodian if one is known.
+    pub async fn begin(
+        group: &'g Group,
+        log_kind: u16,
+        request: &ValidEvent,
+        machine: Hash,
+        warn: impl Fn(&str),
+    ) -> Result<Pending<'g>, Failure> {
+        let deadline = Instant::now() + group.wait;
+        let logs = group.relays.follow(about(group.key, log_kind, request.id())).await?;
+        let snapshots = group.relays.follow(about(group.key, kinds::SNAPSHOT, machine)).await?;
+        let direct = (!group.custodians.is_empty()).then(|| {
+            let (addresses, request) = (group.custodians.clone(), request.clone());
+            tokio::spawn(async move { custodians::send(&addresses, &request).await })
+        });
+        match group.relays.publish(request.event()).await {
+            Ok(refusals) => {
+                refusals
+                    .iter()
+                    .for_each(|refusal| warn(&format!("a relay didn't take the request: {refusal}")));
+            }
+            // The custodians publish what reached them by another way.
+            Err(failure) if direct.is_some() => warn(&failure.message),
+            Err(failure) => return Err(failure),
+        }
+        Ok(Pending { group, log_kind, request: request.id(), machine, deadline, logs, snapshots, direct })
     }
-    let waited = timeout_at(deadline, async {
-        while let Some(event) = log_feed.next().await {
-            if let Some(found) = naming(&event, group.key, log_kind, id) {
-                return Some(found);
-            }
-        }
-        None
-    })
-    .await;
-    let (log, head, outcome) = match waited {
-        Ok(Some(found)) => found,
-        // The feed may have missed it (a lost connection): ask once before giving up.
-        Ok(None) | Err(_) => fetch_naming(&group.relays, logs, group.key, log_kind, id)
-            .await?
-            .ok_or_else(|| no_outcome(group, id))?,
-    };
-    let shown = timeout(SNAPSHOT_WAIT, async {
-        while let Some(event) = snapshot_feed.next().await {
-            match Snapshot::read(&event, &group.key) {
-                Ok(snapshot) if snapshot.machine == machine && snapshot.height >= head.height => {
-                    return Some(snapshot);
+
+    /// Waits for the head that settles it, and for the state after it.
+    pub async fn settled(mut self) -> Result<Settled, Failure> {
+        let (log, head, outcome) = self.head().await?;
+        let shown = match &outcome {
+            Outcome::Ok => timeout(SNAPSHOT_WAIT, self.state_from(head.height)).await.ok().flatten(),
+            // A rejection changes no state: the newest snapshot there is says where the machine stands, no new one comes.
+            Outcome::Rejected(_) => None,
+        };
+        let state = match shown {
+            Some(state) => Some(state),
+            None => newest(self.group, self.machine)
+                .await?
+                .filter(|(_, height)| matches!(outcome, Outcome::Rejected(_)) || *height >= head.height),
+        };
+        let (state, state_height) = state.unzip();
+        Ok(Settled {
+            request: self.request,
+            outcome: outcome.word(),
+            reason: outcome.reason().map(str::to_owned),
+            height: head.height,
+            log,
+            state,
+            state_height,
+        })
+    }
+
+    /// The head that names the request, from whoever shows it first.
+    async fn head(&mut self) -> Result<(Hash, Head, Outcome), Failure> {
+        let (key, kind, request) = (self.group.key, self.log_kind, self.request);
+        let logs = &mut self.logs;
+        let from_relays = async {
+            while let Some(event) = logs.next().await {
+                if let Some(found) = naming(&event, key, kind, request) {
+                    return Some(found);
                 }
-                _ => {}
+            }
+            None
+        };
+        let direct = &mut self.direct;
+        let from_custodians = async {
+            let answered = match direct {
+                Some(asked) => asked.await.ok(),
+                None => return std::future::pending().await,
+            };
+            match answered {
+                Some(Ok(event)) => match naming(&event, key, kind, request) {
+                    Some(found) => Ok(found),
+                    None => Err(Failure::check(
+                        "bad_answer",
+                        format!(
+                            "a custodian shows event {} for request {request}, which the group didn't sign as its outcome",
+                            event.id()
+                        ),
+                        "don't trust this custodian; the relays hold the group's own events",
+                    )),
+                },
+                // All said that it can't be a request for them: no head will ever name it.
+                Some(Err(failure)) if failure.exit == Exit::Refused => Err(failure),
+                // Out of reach or busy: the relays have it.
+                Some(Err(failure)) => {
+                    tracing::warn!(%failure, "no outcome from a custodian, waiting for the relays");
+                    std::future::pending().await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let waited = timeout_at(self.deadline, async {
+            tokio::select! {
+                found = from_relays => Ok(found),
+                found = from_custodians => found.map(Some),
+            }
+        });
+        match waited.await {
+            Ok(Ok(Some(found))) => Ok(found),
+            Ok(Err(failure)) => Err(failure),
+            // The feed may have missed it (a lost connection): ask once before giving up.
+            Ok(Ok(None)) | Err(_) => {
+                let events = self.group.relays.fetch(about(key, kind, request), LAST_QUESTION).await?;
+                let found = events.iter().find_map(|event| naming(event, key, kind, request));
+                found.ok_or_else(|| no_outcome(self.group, request))
             }
         }
-        None
-    });
-    // A rejection changes no state: the newest snapshot there is says where the machine stands, no new one comes.
-    let snapshot = match &outcome {
-        Outcome::Ok => shown.await.ok().flatten(),
-        Outcome::Rejected(_) => None,
-    };
-    let snapshot = match snapshot {
-        Some(snapshot) => Some(snapshot),
-        None => newest(&group.relays, snapshots, group.key, machine)
-            .await?
-            .filter(|snapshot| matches!(outcome, Outcome::Rejected(_)) || snapshot.height >= head.height),
-    };
-    Ok(Settled {
-        request: id,
-        outcome: outcome.word(),
-        reason: outcome.reason().map(str::to_owned),
-        height: head.height,
-        log,
-        state: snapshot.as_ref().map(|snapshot| snapshot.value().clone()),
-        state_height: snapshot.as_ref().map(|snapshot| snapshot.height),
-    })
+    }
+
+    /// The machine's state at this height or above, with its height: a signed snapshot, or a custodian's proof.
+    async fn state_from(&mut self, height: u64) -> Option<(Value, u64)> {
+        let (key, machine) = (self.group.key, self.machine);
+        let snapshots = &mut self.snapshots;
+        let signed = async {
+            while let Some(event) = snapshots.next().await {
+                match Snapshot::read(&event, &key) {
+                    Ok(snapshot) if snapshot.machine == machine && snapshot.height >= height => {
+                        return Some((snapshot.value().clone(), snapshot.height));
+                    }
+                    _ => {}
+                }
+            }
+            None
+        };
+        let proven = async {
+            match custodians::proven(&self.group.custodians, key, self.log_kind, machine).await {
+                Ok(Proven { record: Some(record), head, .. }) if head.height >= height => {
+                    let value = record.state.snapshot().get("value").cloned().unwrap_or_default();
+                    Some((value, head.height))
+                }
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            state = signed => state,
+            state = proven => state,
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(asked) = &self.direct {
+            asked.abort();
+        }
+    }
+}
+
+/// Events of this kind by the group about an event.
+fn about(group: PublicKey, kind: u16, event: Hash) -> Filter {
+    Filter::new().kind(Kind::from_u16(kind)).author(group).event(event.into())
 }
 
 /// The outcome of `request` in this event, if the event is a log event of the group that names it.
@@ -156,25 +271,11 @@ pub fn naming(
     Some((event.id(), head, outcome))
 }
 
-async fn fetch_naming(
-    relays: &Relays,
-    logs: Filter,
-    group: PublicKey,
-    log_kind: u16,
-    request: Hash,
-) -> Result<Option<(Hash, Head, Outcome)>, Failure> {
-    let events = relays.fetch(logs, Duration::from_secs(5)).await?;
-    Ok(events.iter().find_map(|event| naming(event, group, log_kind, request)))
-}
-
-async fn newest(
-    relays: &Relays,
-    snapshots: Filter,
-    group: PublicKey,
-    machine: Hash,
-) -> Result<Option<Snapshot>, Failure> {
-    let events = relays.fetch(snapshots, Duration::from_secs(5)).await?;
-    Ok(Snapshot::newest(&events, &group, machine))
+/// The newest state that relays show, with its height.
+async fn newest(group: &Group, machine: Hash) -> Result<Option<(Value, u64)>, Failure> {
+    let events = group.relays.fetch(about(group.key, kinds::SNAPSHOT, machine), LAST_QUESTION).await?;
+    let snapshot = Snapshot::newest(&events, &group.key, machine);
+    Ok(snapshot.map(|snapshot| (snapshot.value().clone(), snapshot.height)))
 }
 
 fn no_outcome(group: &Group, request: Hash) -> Failure {
