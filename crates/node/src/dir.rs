@@ -221,7 +221,12 @@ impl CustodianDir {
         Ok(file::write_new(&path, text.as_bytes())?)
     }
 
-    /// Makes sure that the data in here are of this cluster, or that there are none yet and will be.
+    /// Names the data in here after the proposal whose ceremony begins: there is no share yet, so nothing is lost with them.
+    pub fn begin(&self, proposal: Hash) -> Result<(), DirError> {
+        Ok(file::replace(&self.file("cluster"), format!("{proposal}\n").as_bytes())?)
+    }
+
+    /// Makes sure that the data in here are of this cluster (by the id of its ceremony), or that there are none yet and will be.
     pub fn bind(&self, cluster: Hash) -> Result<(), DirError> {
         let path = self.file("cluster");
         let other =

@@ -55,10 +55,18 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
     let proposal = dir.proposal()?;
     let mut addresses = proposal.addresses.clone();
     addresses.extend(config.peers.clone());
+    let genesis = dir.genesis()?;
+    match &genesis {
+        Some(genesis) => dir.bind(genesis.genesis.ceremony)?,
+        None => {
+            let id = proposal.id().map_err(|error| RunError::Incomplete(error.to_string()))?;
+            dir.begin(id)?;
+        }
+    }
     let db = Db::open(&config, &dir.db())?;
 
     let mut session = None;
-    let genesis = match dir.genesis()? {
+    let genesis = match genesis {
         Some(genesis) => genesis,
         None => {
             // The first record is made here and nowhere else; it stands before there is a share, so a share without a record

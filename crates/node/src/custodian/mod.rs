@@ -17,6 +17,8 @@ mod groups;
 mod life;
 mod outlet;
 mod reach;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::path::Path;
@@ -80,12 +82,11 @@ async fn consensus(
     shutdown: impl Future<Output = ()> + Send,
     life: &mpsc::UnboundedSender<Life>,
 ) -> Result<String, RunError> {
-    let Founded { dir, config, keys, share, genesis, addresses, certificate, db, session } = founded;
+    let Founded { dir: _held, config, keys, share, genesis, addresses, certificate, db, session } = founded;
     let for_peers = keys.certificate(certificate.der().to_vec());
     let me = share.number();
     let group = genesis.group_key;
     let context = Arc::new(Context::new(genesis).map_err(RunError::genesis)?);
-    dir.bind(context.cluster)?;
 
     let listener = Listener::bind(&config.listen.to_string()).await?;
     let clock = Clock::start();

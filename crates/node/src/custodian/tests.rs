@@ -1,0 +1,209 @@
+//! Whole custodians in one process: real TLS, real openraft, a real store, a real relay.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use concordat_events::request::{definition_tags, input_tags};
+use concordat_events::{Admission, Hash, Head, Mode, PublicKey, ValidEvent};
+use nostr::{EventBuilder, Filter, Keys, Kind, Tag};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, LocalSet};
+
+use super::{Life, RunError, RunOptions, run};
+use crate::ceremony::{Proposal, init};
+use crate::client::{Client, ClientError, CustodianAddress};
+use crate::config::Config;
+use crate::dir::CustodianDir;
+use crate::keys::file;
+use crate::relay::{EmbeddedRelay, LinkOptions, NostrLink, RelayLink};
+
+/// Longer than anything takes that works, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The state before an event and after it is a matter of a machine with two states.
+const MACHINE: &str =
+    r#"{"id":"m","initial":"a","context":{},"states":{"a":{"on":{"GO":"b"}},"b":{"on":{"GO":"a"}}}}"#;
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    life: mpsc::UnboundedReceiver<Life>,
+    task: JoinHandle<Result<(), RunError>>,
+    client: Option<String>,
+    group: Option<String>,
+}
+
+impl Running {
+    fn start(config: PathBuf) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, life) = mpsc::unbounded_channel();
+        let task = tokio::task::spawn_local(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            run(&config, RunOptions::default(), stopped, tell).await
+        });
+        Running { stop, life, task, client: None, group: None }
+    }
+
+    /// Waits for an event of its life.
+    async fn until(&mut self, wanted: impl Fn(&Life) -> bool) -> Life {
+        let found = async {
+            while let Some(event) = self.life.recv().await {
+                if let Life::Listening { client, .. } = &event {
+                    self.client.clone_from(client);
+                }
+                if let Life::Ready { group, .. } = &event {
+                    self.group = Some(group.clone());
+                }
+                if wanted(&event) {
+                    return event;
+                }
+            }
+            panic!("it ended: {:?}", (&mut self.task).await);
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("no such event")
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+struct Cluster {
+    temp: tempfile::TempDir,
+    relay: EmbeddedRelay,
+    running: Vec<Running>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Cluster {
+    async fn start(n: u16, engine: &str) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let relay = EmbeddedRelay::start(None, 0).await.unwrap();
+        let mut cards = Vec::new();
+        for number in 1..=n {
+            let root = temp.path().join(format!("c{number}"));
+            let pass = temp.path().join(format!("pass{number}"));
+            file::write_new(&pass, format!("{}\n", hex::encode(rand::random::<[u8; 16]>())).as_bytes())
+                .unwrap();
+            let port = free_port();
+            let text = format!(
+                "name = \"c{number}\"\nlisten = \"127.0.0.1:{port}\"\nclient_listen = \"127.0.0.1:0\"\n\
+                 passphrase_file = {pass:?}\n[storage]\nengine = \"{engine}\"\n"
+            );
+            let config = Config::parse(&root.join("custodian.toml"), &text).unwrap();
+            cards.push(init(&root, &config, &format!("127.0.0.1:{port}")).unwrap());
+        }
+        let wall = super::Clock::start().now().wall_ms;
+        let relays = vec![relay.url().to_owned()];
+        let proposal = Proposal::from_cards("ours", "", wall, &cards, relays, Admission::default()).unwrap();
+        for number in 1..=n {
+            let dir = CustodianDir::open(&temp.path().join(format!("c{number}"))).unwrap();
+            dir.write_proposal(&proposal).unwrap();
+        }
+        let mut cluster = Cluster { temp, relay, running: Vec::new() };
+        for number in 1..=n {
+            let running = Running::start(cluster.config(number));
+            cluster.running.push(running);
+        }
+        for running in &mut cluster.running {
+            running.until(|event| matches!(event, Life::Certified { .. })).await;
+        }
+        cluster
+    }
+
+    fn config(&self, number: u16) -> PathBuf {
+        self.temp.path().join(format!("c{number}/custodian.toml"))
+    }
+
+    fn group(&self) -> PublicKey {
+        PublicKey::from_hex(self.running[0].group.as_ref().unwrap()).unwrap()
+    }
+
+    async fn client(&self, place: usize) -> Client {
+        let text = self.running[place].client.clone().unwrap();
+        Client::connect(CustodianAddress::list(&text).unwrap().remove(0)).await.unwrap()
+    }
+
+    /// The log event of the head that holds a request, read from the relay alone.
+    async fn on_relay(&self, link: &NostrLink, request: Hash) -> (ValidEvent, Head) {
+        let relay = self.relay.url().to_owned();
+        let found = async {
+            let mut pause = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                pause.tick().await;
+                let filter = Filter::new().author(self.group()).kind(Kind::from_u16(400));
+                let events = link.fetch(&relay, filter, Duration::from_secs(5)).await.unwrap_or_default();
+                for event in events {
+                    let head = Head::from_log_event(&event).unwrap();
+                    if head.outcomes.iter().any(|(id, _)| *id == request) {
+                        return (event, head);
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("not on the relay")
+    }
+}
+
+fn event(kind: u16, tags: Vec<Vec<String>>, content: &str) -> ValidEvent {
+    let tags: Vec<Tag> = tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect();
+    let made = EventBuilder::new(Kind::from_u16(kind), content).tags(tags);
+    ValidEvent::check(made.sign_with_keys(&Keys::generate()).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_goes_the_whole_way_and_survives_a_restart() {
+    LocalSet::new().run_until(story("redb")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_engine_carries_it_too() {
+    LocalSet::new().run_until(story("sled")).await;
+}
+
+async fn story(engine: &str) {
+    let mut cluster = Cluster::start(4, engine).await;
+    let link = NostrLink::connect(&[cluster.relay.url().to_owned()], LinkOptions::default()).await.unwrap();
+    assert!(link.connected_within(cluster.relay.url(), PATIENCE).await);
+
+    // A definition enters through the relay; everybody sees its head there.
+    let tags = definition_tags(&cluster.group(), "one", Some("One"), Mode::Sequenced);
+    let definition = event(7500, tags, MACHINE);
+    link.publish(cluster.relay.url(), &definition).await.unwrap();
+    let (log, head) = cluster.on_relay(&link, definition.id()).await;
+    assert!(log.event().verify().is_ok());
+    assert!(head.outcomes.iter().any(|(id, outcome)| *id == definition.id() && outcome.reason().is_none()));
+
+    // An input enters through a custodian's client port.
+    let client = cluster.client(2).await;
+    let input = event(7501, input_tags(definition.id(), "GO", None), "");
+    let outcome = client.send(&input).await.unwrap();
+    assert_eq!(outcome.rejected, None);
+    let view = client.get(definition.id()).await.unwrap();
+    assert!(view.snapshot.unwrap().contains("\"value\":\"b\""));
+    let (again, _) = cluster.on_relay(&link, input.id()).await;
+    assert_eq!(again.id(), outcome.log_event.id());
+
+    // What can't be is refused in words, and nothing else happens.
+    let unknown = event(7501, input_tags(Hash::ZERO, "GO", None), "");
+    assert!(matches!(client.send(&unknown).await, Err(ClientError::Refused { .. })));
+
+    // One stops, the others go on; it comes back and catches up.
+    let stopped = cluster.running.remove(3);
+    stopped.stop().await;
+    let input = event(7501, input_tags(definition.id(), "GO", None), "");
+    let outcome = client.send(&input).await.unwrap();
+    let mut back = Running::start(cluster.config(4));
+    let height = outcome.height;
+    back.until(|event| matches!(event, Life::Certified { height: at, .. } if *at >= height)).await;
+    cluster.running.push(back);
+    for running in cluster.running {
+        running.stop().await;
+    }
+}
