@@ -37,6 +37,8 @@ pub struct Layout {
     pub relays: Vec<String>,
     /// The storage engine.
     pub engine: Engine,
+    /// The program whose `serve` they are.
+    pub program: PathBuf,
     /// Do custodians serve users on ports of their own, beside the relays?
     pub client_ports: bool,
 }
@@ -58,7 +60,7 @@ struct Member {
 
 impl Layout {
     /// The directories of its custodians.
-    fn dirs(&self) -> Vec<PathBuf> {
+    pub fn dirs(&self) -> Vec<PathBuf> {
         (1..=self.custodians).map(|number| self.dir.join(format!("custodian-{number}"))).collect()
     }
 
@@ -77,6 +79,7 @@ impl Layout {
             custodians: proposal.roster.n(),
             relays: proposal.relays.clone(),
             engine: config.storage.engine,
+            program: this_program()?,
             client_ports: config.client_listen != ClientListen::Off,
         }))
     }
@@ -135,7 +138,7 @@ impl Layout {
                     Some(CustodianAddress { address: address.to_string(), pin: pin(&dir)? })
                 }
             };
-            let spec = spec(&config.name, &dir)?;
+            let spec = self.spec(&config.name, &dir);
             let process = Process::start(spec.clone())?;
             members.push(Member { client, spec, process: Some(process) });
         }
@@ -169,6 +172,16 @@ impl Layout {
         let group =
             group.ok_or_else(|| Failure::not_ready("no_custodian", "no custodian was started", ""))?;
         Ok(Cluster { group, members })
+    }
+
+    fn spec(&self, name: &str, dir: &Path) -> Spec {
+        let arguments = ["serve", "--json", "--exit-with-parent", "--config"].map(OsString::from);
+        Spec {
+            name: name.to_owned(),
+            program: self.program.clone(),
+            arguments: arguments.into_iter().chain([dir.join("custodian.toml").into_os_string()]).collect(),
+            log: dir.join("log"),
+        }
     }
 }
 
@@ -223,16 +236,10 @@ fn pin(dir: &Path) -> Result<Hash, Failure> {
     Ok(Card::parse(&text).map_err(|error| unusable(&path, &error))?.pin())
 }
 
-fn spec(name: &str, dir: &Path) -> Result<Spec, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::not_ready("no_program", format!("this program's own file: {error}"), ""))?;
-    let arguments = ["serve", "--json", "--exit-with-parent", "--config"].map(OsString::from);
-    Ok(Spec {
-        name: name.to_owned(),
-        program,
-        arguments: arguments.into_iter().chain([dir.join("custodian.toml").into_os_string()]).collect(),
-        log: dir.join("log"),
-    })
+/// The program that runs now: its custodians are of the same build.
+pub fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|error| Failure::not_ready("no_program", format!("this program's own file: {error}"), ""))
 }
 
 impl Cluster {

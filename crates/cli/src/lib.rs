@@ -120,5 +120,9 @@ fn log(serves: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CONCORDAT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
     // A subscriber that is already there (a test's) is as good.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .try_init();
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{CUSTODIANS_DEFAULT, stopped};
 use crate::bench::load::{Load, Measured, Way};
 use crate::bench::walls::{Walls, per_second};
-use crate::cluster::{Cluster, Layout};
+use crate::cluster::{Cluster, Layout, this_program};
 use crate::failure::Failure;
 use crate::limits::{BENCH_CLIENTS, BENCH_IDLE, BENCH_MOST_CLIENTS, BENCH_SECONDS, DEMO_STEP};
 use crate::ui::{Progress, Ui};
@@ -92,6 +92,7 @@ async fn measure(
         custodians,
         relays: vec![relay.url().to_owned()],
         engine: Default::default(),
+        program: this_program()?,
         client_ports: through == Through::Client,
     };
     progress.doing("starting the custodians");

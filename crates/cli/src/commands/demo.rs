@@ -17,7 +17,7 @@ use tokio::time::{Duration, timeout_at};
 
 use super::{CUSTODIANS_DEFAULT, stopped};
 use crate::bet::Bet;
-use crate::cluster::{Cluster, Layout};
+use crate::cluster::{Cluster, Layout, this_program};
 use crate::failure::Failure;
 use crate::limits::{BET_START, DEMO_STEP};
 use crate::ui::{Progress, Ui};
@@ -123,6 +123,7 @@ async fn story(args: &DemoArgs, progress: &Progress) -> Result<Told, Failure> {
         custodians: args.custodians.unwrap_or(CUSTODIANS_DEFAULT),
         relays: vec![relay.url().to_owned()],
         engine: Default::default(),
+        program: this_program()?,
         client_ports: !args.no_client_port,
     };
     progress.done(&format!("relay:      {}", relay.url()));

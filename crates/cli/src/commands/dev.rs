@@ -12,7 +12,7 @@ use nostr::nips::nip19::ToBech32;
 use serde_json::json;
 
 use super::{CUSTODIANS_DEFAULT, stopped};
-use crate::cluster::{Cluster, Layout, free_port};
+use crate::cluster::{Cluster, Layout, free_port, this_program};
 use crate::failure::Failure;
 use crate::ui::Ui;
 
@@ -87,6 +87,7 @@ async fn up(args: &UpArgs, seen: impl Fn(&str)) -> Result<(Cluster, Layout, Opti
                 custodians: args.custodians.unwrap_or(CUSTODIANS_DEFAULT),
                 relays,
                 engine: Default::default(),
+                program: this_program()?,
                 client_ports: true,
             };
             seen("making keys");
