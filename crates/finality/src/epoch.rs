@@ -11,7 +11,8 @@ use prost::Message as _;
 
 use crate::core::{Core, Fatal, Then};
 use crate::effect::{Action, After, Alarm};
-use crate::message::{self, Body, Cause, Complaint, Evidence, Grant, Kind, Msg, PrepareCert, contradiction};
+use crate::evidence::contradiction;
+use crate::message::{self, Body, Cause, Complaint, Evidence, Grant, Kind, Msg, PrepareCert};
 use crate::record;
 use crate::repeat::Slot;
 use crate::rules::Rules;

@@ -12,7 +12,8 @@ use prost::Message as _;
 
 use crate::core::{Core, Fatal};
 use crate::effect::{Action, After, Alarm, Origin};
-use crate::message::{self, Body, Kind, Msg, Refuse, RefuseReason, Vote, attachment_hash, batch_to_wire};
+use crate::message::{self, Body, Kind, Msg, Refuse, RefuseReason, Vote, attachment_hash};
+use crate::read::batch_to_wire;
 use crate::record;
 use crate::repeat::Slot;
 use crate::round::Computed;

@@ -14,7 +14,8 @@ use std::ops::Bound;
 
 use crate::certified::{Certified, Published};
 use crate::context::Context;
-use crate::message::{self, CertifiedHead, Evidence, PrepareCert, Vote};
+use crate::message::{CertifiedHead, Evidence, PrepareCert, Vote};
+use crate::read;
 use crate::wire;
 
 /// Where the fixed part of the safety record stands; a custodian without it has none.
@@ -178,7 +179,7 @@ fn height_key(height: u64) -> Vec<u8> {
 
 /// Keeps a batch by its hash.
 pub fn put_batch(writes: &mut WriteBatch, batch: &Batch) {
-    writes.put(hash_key(BATCHES, &batch.hash()), message::batch_to_wire(batch).encode_to_vec());
+    writes.put(hash_key(BATCHES, &batch.hash()), read::batch_to_wire(batch).encode_to_vec());
 }
 
 /// Forgets all kept batches: the height that they belong to is certified.
@@ -193,14 +194,14 @@ pub fn get_batch<S: Store>(store: &S, context: &Context, hash: &Hash) -> Result<
     let key = hash_key(BATCHES, hash);
     let Some(bytes) = store.get(&key)? else { return Ok(None) };
     let batch = wire::Batch::decode(bytes.as_slice()).map_err(|error| corrupt(&key, error))?;
-    message::batch_from_wire(context, &batch).map(Some).map_err(|error| corrupt(&key, error))
+    read::batch_from_wire(context, &batch).map(Some).map_err(|error| corrupt(&key, error))
 }
 
 /// Keeps a certified head with its batches and with everything that it lets out.
 pub(crate) fn put_head(writes: &mut WriteBatch, head: &CertifiedHead, events: &[ValidEvent]) {
     let stored = wire::CertifiedHead {
         certificate: Some(head.certificate.to_wire()),
-        batches: head.batches.iter().map(message::batch_to_wire).collect(),
+        batches: head.batches.iter().map(read::batch_to_wire).collect(),
         events: events.iter().map(|event| event.json().as_bytes().to_vec()).collect(),
     };
     writes.put(height_key(head.certificate.head.height), stored.encode_to_vec());

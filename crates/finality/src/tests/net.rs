@@ -294,7 +294,7 @@ impl<R: Rules> Net<R> {
         let mut actions = Vec::new();
         let context = self.cluster.context.clone();
         let result = decider.handle(now, input, &mut |action| {
-            check_durable::<R>(&store, &context, number, &action);
+            check_durable(&store, &context, number, &action);
             actions.push(action);
         });
         let (life, wake) = (node.life, decider.next_wake());
@@ -405,11 +405,12 @@ impl<R: Rules> Net<R> {
                 self.input(to, Input::Message(message));
             }
             Happening::Wake { to, life } if self.nodes[&to].life == life => self.input(to, Input::Tick),
-            Happening::Entry { to, epoch, number, life } if self.nodes[&to].life == life => {
-                if self.nodes[&to].group.is_some_and(|(open, _)| open == epoch) {
-                    let entry = self.logs[&epoch][number].clone();
-                    self.input(to, Input::Ordered { epoch, entry });
-                }
+            Happening::Entry { to, epoch, number, life }
+                if self.nodes[&to].life == life
+                    && self.nodes[&to].group.is_some_and(|(open, _)| open == epoch) =>
+            {
+                let entry = self.logs[&epoch][number].clone();
+                self.input(to, Input::Ordered { epoch, entry });
             }
             _ => {}
         }
@@ -463,7 +464,7 @@ fn kind_name(message: &Msg) -> &'static str {
 }
 
 /// PROTOCOL 7: what an action promises stands in the durable image at the moment it leaves.
-fn check_durable<R: Rules>(store: &MemoryStore, context: &Context, me: u16, action: &Action) {
+fn check_durable(store: &MemoryStore, context: &Context, me: u16, action: &Action) {
     let durable = Arc::new(MemoryStore::restore(store.snapshot()));
     let record = || Record::load(&durable, context).unwrap().unwrap_or_default();
     match action {
