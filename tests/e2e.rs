@@ -10,13 +10,23 @@
 mod architecture;
 #[path = "e2e/cli_errors.rs"]
 mod cli_errors;
+#[path = "e2e/cluster.rs"]
+mod cluster;
+#[path = "e2e/demo.rs"]
+mod demo;
+#[path = "e2e/dev.rs"]
+mod dev;
 #[path = "e2e/docs.rs"]
 mod docs;
 #[path = "e2e/lone_group.rs"]
 mod lone_group;
 #[path = "e2e/machine_run.rs"]
 mod machine_run;
+#[path = "e2e/raw_client.rs"]
+mod raw_client;
 #[path = "e2e/support.rs"]
 mod support;
+#[path = "e2e/town.rs"]
+mod town;
 #[path = "e2e/verbs.rs"]
 mod verbs;

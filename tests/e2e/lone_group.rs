@@ -2,19 +2,20 @@
 //! history verifies, and it can misbehave in ways that a cluster never does: that is what it is for. Stories of the cluster
 //! itself run against real processes.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use concordat_cli::relay::EmbeddedRelay;
 use concordat_events::genesis::{CEL_ENGINE, PROTOCOL_VERSION};
 use concordat_events::kinds::{DEFINITION, INPUT, SNAPSHOT};
 use concordat_events::roster::Custodian;
 use concordat_events::{Admission, Batch, Genesis, Hash, Roster, Template, ValidEvent, hash};
 use concordat_ledger::{Draft, Ledger};
+use concordat_node::relay::EmbeddedRelay;
 use concordat_store::Store;
 use concordat_store::memory::MemoryStore;
 use nostr::{Filter, JsonUtil, Keys, Kind};
 use nostr_sdk::{Client, RelayPoolNotification};
+
+use crate::town::WAIT;
 
 /// How the group behaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,8 +41,7 @@ pub struct LoneGroup {
 impl LoneGroup {
     /// Starts a relay and the group on it.
     pub async fn start(manner: Manner) -> Self {
-        let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let relay = EmbeddedRelay::start(any, None).await.unwrap();
+        let relay = EmbeddedRelay::start(None, 0).await.unwrap();
         let keys = Keys::generate();
         let client = Client::default();
         client.add_relay(relay.url()).await.unwrap();
@@ -69,8 +69,12 @@ impl LoneGroup {
 
     /// Everything on the relay, one event a line.
     pub async fn export(&self) -> String {
-        let events = self.relay.events().await.unwrap();
-        events.iter().map(|event| event.as_json() + "\n").collect()
+        let client = Client::default();
+        client.add_relay(self.relay.url()).await.unwrap();
+        client.connect().await;
+        let events = client.fetch_events(Filter::new(), WAIT).await.unwrap();
+        client.shutdown().await;
+        events.into_iter().map(|event| event.as_json() + "\n").collect()
     }
 }
 

@@ -66,3 +66,9 @@ pub fn ran(command: &mut Command) -> Ran {
 pub fn run(home: &Path, arguments: &[&str]) -> Ran {
     ran(concordat(home).args(arguments))
 }
+
+/// Says that a test can't run here. `.ci/run` looks for the line and compares the name with tests/SKIPS.md.
+pub fn skipped(name: &str, reason: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = std::io::Write::write_all(&mut out, format!("SKIPPED: {name}: {reason}\n").as_bytes());
+}

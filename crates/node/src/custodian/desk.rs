@@ -25,6 +25,9 @@ enum Command {
     Stop,
 }
 
+/// How the decider's thread ended.
+pub(crate) type Ended = oneshot::Receiver<Result<(), Fatal>>;
+
 /// A handle to the decider.
 #[derive(Clone)]
 pub(crate) struct Desk {
@@ -70,7 +73,7 @@ impl Desk {
         peers: Peers,
         outlet: Outlet,
         life: mpsc::UnboundedSender<Life>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Action>, oneshot::Receiver<Result<(), Fatal>>), RunError> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Action>, Ended), RunError> {
         let (commands, received) = queue::channel();
         let (orders, ordered) = mpsc::unbounded_channel();
         let (ended, fatal) = oneshot::channel();
