@@ -65,6 +65,21 @@ pub struct Parts<S> {
     pub entropy: Box<dyn Entropy>,
 }
 
+/// What peers are told or asked once in a while, each apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hint {
+    /// A question for heads.
+    Heads,
+    /// A question for batches.
+    Batches,
+    /// An older certificate.
+    Certificate,
+    /// The running epoch's grants.
+    Epoch,
+    /// A request for an empty batch.
+    Nudge,
+}
+
 /// What is left to do after a step's flush.
 #[derive(Debug)]
 pub(crate) enum Then {
@@ -103,7 +118,7 @@ pub struct Core<S: Store, R: Rules> {
     pub(crate) witnessed: BTreeMap<(u16, Kind), wire::Envelope>,
     pub(crate) claims: BTreeMap<u16, wire::Claim>,
     unflushed_claims: BTreeSet<u16>,
-    unflushed_since: Option<u64>,
+    pub(crate) unflushed_since: Option<u64>,
     pub(crate) pool: Pool,
     pub(crate) epoch: Epoch,
     pub(crate) round: Round,
@@ -123,7 +138,7 @@ pub struct Core<S: Store, R: Rules> {
     /// Certificates in a row since the last epoch change.
     pub(crate) streak: u32,
     /// When something was asked for last, so that a flood of hints makes no flood of questions.
-    pub(crate) asked: BTreeMap<u16, u64>,
+    pub(crate) asked: BTreeMap<(u16, Hint), u64>,
     pub(crate) rules: std::marker::PhantomData<R>,
 }
 
@@ -196,7 +211,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         match then {
             Then::Share(session) => self.release_share(session)?,
             Then::Grant => self.send_grant(),
-            Then::Run => self.run(),
+            Then::Run => self.run()?,
         }
         self.advance()?;
         Ok(self.finish())
@@ -207,6 +222,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if !self.start.running() {
             return Ok(());
         }
+        self.reopen_group();
         self.try_start_epoch()?;
         self.try_batch()?;
         self.try_propose()?;
@@ -219,20 +235,30 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     fn finish(&mut self) -> Out {
         let overdue = self.unflushed_since.is_some_and(|since| self.now.mono_ms >= since + CLAIM_FLUSH_MS);
-        if overdue {
+        // Before the check at the start is over, seq must stay as it was read, or a rollback is never seen: then claims are
+        // flushed by themselves (PROTOCOL 8).
+        let alone = overdue && self.start.asking() && R::SEQ_STAYS_UNTIL_CHECKED;
+        if overdue && !alone {
             self.durable();
         }
         let mut out = std::mem::take(&mut self.out);
-        if out.dirty {
+        if out.dirty || alone {
             for sender in std::mem::take(&mut self.unflushed_claims) {
                 if let Some(claim) = self.claims.get(&sender) {
                     record::put_claim(&mut out.writes, claim);
                 }
             }
             self.unflushed_since = None;
+        }
+        if alone {
+            out.dirty = true;
+        } else if out.dirty {
             let mut record = self.record.clone();
             if !R::PREPARED_PERSISTS {
                 record.prepared = None;
+            }
+            if !R::BAR_PERSISTS {
+                record.bar = Bar::None;
             }
             if !R::EPOCH_PERSISTS {
                 record.epoch = 0;
@@ -260,7 +286,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     fn on_message(&mut self, message: Msg) -> Result<(), Fatal> {
         self.note_claim(&message);
         match &message.body {
-            Body::Question(nonce) => return self.on_question(message.sender, *nonce),
+            Body::Question(nonce) => return self.on_question(message.sender, message.seq, *nonce),
             Body::Answer(answer) => return self.on_answer(message.sender, answer),
             _ if !self.start.running() => return Ok(()),
             _ => {}
@@ -284,7 +310,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             Body::Heads(heads) => self.on_heads(message.sender, heads)?,
             Body::FetchBatches(hashes) => self.on_fetch_batches(message.sender, hashes)?,
             Body::Batches(batches) => self.on_batches(batches)?,
-            Body::Nudge => self.round.nudged = true,
+            Body::Nudge => self.on_nudge(message.sender),
             // These reach the core only through the epoch's log.
             Body::Wrapper(_) | Body::EpochStart(_) => {}
             Body::Question(_) | Body::Answer(_) => {}
@@ -387,6 +413,11 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     pub(crate) fn effect(&mut self, after: After, action: Action) {
+        // A message that names a seq which isn't durable yet would make a crash look like a rollback.
+        let after = match &action {
+            Action::Send { message, .. } if self.out.dirty && message.sender == self.me => After::Flush,
+            _ => after,
+        };
         self.out.effects.push(Effect { after, action });
     }
 

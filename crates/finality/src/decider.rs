@@ -45,8 +45,10 @@ impl<S: Store, R: Rules> Decider<S, R> {
     fn decide(&mut self, now: Now, input: Input, sink: &mut dyn FnMut(Action)) -> Result<(), Fatal> {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let mut outs = VecDeque::from([self.core.step(now, input)?]);
-            while let Some(Out { writes, dirty, effects, then }) = outs.pop_front() {
+            let mut left = VecDeque::new();
+            let mut out = self.core.step(now, input)?;
+            loop {
+                let Out { writes, dirty, effects, then } = out;
                 let (first, last): (Vec<_>, Vec<_>) =
                     effects.into_iter().partition(|effect| effect.after == After::Nothing);
                 let mut release = |effects: Vec<Effect>| {
@@ -68,10 +70,11 @@ impl<S: Store, R: Rules> Decider<S, R> {
                     release(last);
                     write(self.store.as_ref(), writes, dirty)?;
                 }
-                // What is left to do after the flush is part of the same decision: it is carried out before the next input.
-                for then in then {
-                    outs.push_back(self.core.resume(then)?);
-                }
+                // What is left to do after the flush is part of the same decision: it is carried out before the next input,
+                // one piece after the other, each flushed before the next reads anything.
+                left.extend(then);
+                let Some(then) = left.pop_front() else { break };
+                out = self.core.resume(then)?;
             }
         }
         Ok(())

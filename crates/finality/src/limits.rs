@@ -6,6 +6,16 @@ pub const ENVELOPE_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of certified heads or batches in one answer: below [`ENVELOPE_BYTES`] with room for one more head.
 pub const SYNC_BYTES: usize = 1024 * 1024;
 
+/// Bytes of the batches of one head, unless a single batch is larger: a head with its batches fits into an envelope.
+pub const HEAD_BYTES: usize = 2 * 1024 * 1024;
+
+/// Empty batches that a leader orders in one epoch for one custodian in quarantine: two end it, two more may be asked for
+/// before the first is seen.
+pub const NUDGES_PER_EPOCH: u32 = 4;
+
+/// Bytes of requests in one custodian's queue in the pool.
+pub const POOL_BYTES: usize = 32 * 1024 * 1024;
+
 /// Requests kept for one custodian's queue in the pool: ten full heads.
 pub const POOL_PER_CUSTODIAN: usize = 4_000;
 

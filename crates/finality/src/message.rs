@@ -293,8 +293,8 @@ pub enum Fault {
 pub struct Answer {
     /// The question's number.
     pub nonce: [u8; 32],
-    /// The highest seq known of the asker, shown by its own signature.
-    pub highest: Option<u64>,
+    /// A seq higher than the question's, with the custodian whose signature shows it: it counts only for that one.
+    pub highest: Option<(u16, u64)>,
     /// The sender's certified head.
     pub certified: Option<(ValidEvent, Head)>,
     /// Is the sender in quarantine?

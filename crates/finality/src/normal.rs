@@ -1,9 +1,7 @@
 //! The normal case (PROTOCOL 4): requests, batches, proposals, votes.
 
 use concordat_events::batch::Batch;
-use concordat_events::limits::{
-    BATCH_AGE_MS, BATCH_BYTES, BATCHES_PER_HEAD, REQUESTS_PER_HEAD, WINDOW_BATCHES, WINDOW_BYTES,
-};
+use concordat_events::limits::{BATCH_AGE_MS, BATCH_BYTES, REQUESTS_PER_HEAD, WINDOW_BATCHES, WINDOW_BYTES};
 use concordat_events::{Hash, ValidEvent};
 use concordat_ledger::ExecuteError;
 use concordat_store::Store;
@@ -12,6 +10,7 @@ use prost::Message as _;
 
 use crate::core::{Core, Fatal};
 use crate::effect::{Action, After, Alarm, Origin};
+use crate::limits::{HEAD_BYTES, SYNC_BYTES};
 use crate::message::{self, Body, Kind, Msg, Refuse, RefuseReason, Vote, attachment_hash};
 use crate::read::batch_to_wire;
 use crate::record;
@@ -66,7 +65,16 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     pub(crate) fn send_requests(&mut self, to: u16, events: &[ValidEvent]) {
-        for chunk in events.chunks(REQUESTS_PER_HEAD) {
+        let mut rest = events;
+        while !rest.is_empty() {
+            // As many as fit into one message, and one at least.
+            let mut size = 0;
+            let fitting = rest.iter().take(REQUESTS_PER_HEAD).take_while(|event| {
+                size += event.json().len();
+                size <= SYNC_BYTES
+            });
+            let (chunk, more) = rest.split_at(fitting.count().max(1).min(rest.len()));
+            rest = more;
             let events = chunk.iter().map(|event| event.json().as_bytes().to_vec()).collect();
             if let Some(message) =
                 self.seal_own(Kind::Requests, &wire::Requests { events }, Vec::new(), |_| {
@@ -80,11 +88,11 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// The leader puts what waits into a batch, flushes it and gives it to Raft.
     pub(crate) fn try_batch(&mut self) -> Result<(), Fatal> {
-        if !self.leads() || self.epoch.started.is_none() || !self.epoch.forced_batches_done() {
+        if !self.leads() || self.epoch.started.is_none() {
             return Ok(());
         }
         let (entries, bytes) = self.epoch.uncovered();
-        let waiting_for_raft = self.epoch.created > self.epoch.entries.len() as u64;
+        let waiting_for_raft = self.epoch.created > self.epoch.last_number();
         // One batch at a time is on its way through Raft: what comes meanwhile makes the next one larger.
         if waiting_for_raft || entries >= WINDOW_BATCHES || bytes >= WINDOW_BYTES {
             return Ok(());
@@ -162,29 +170,29 @@ impl<S: Store, R: Rules> Core<S, R> {
         if height < started.next_height {
             return Ok(());
         }
-        let forced = started.forced_for(height).cloned();
+        let forced = started.forced_for(height).map(|cert| cert.vote.id);
         let number = if height == 0 {
             0
-        } else if let Some(forced) = forced {
-            let count = forced.batch_hashes.len();
-            if self.epoch.entries.len() < count {
-                return Ok(());
-            }
-            count as u64
+        } else if forced.is_some() {
+            self.epoch.forced_batches
         } else {
-            let number = self.epoch.coverable(BATCHES_PER_HEAD, REQUESTS_PER_HEAD);
+            let number = self.epoch.coverable();
             if number == self.epoch.covered {
                 return Ok(());
             }
             number
         };
         let Some(id) = self.compute(height, number)? else { return Ok(()) };
+        if forced.is_some_and(|forced| forced != id) {
+            return Ok(());
+        }
         let vote = Vote { epoch: self.record.epoch, height, id };
         self.durable();
         let body = wire::Propose { epoch: vote.epoch, height, number, id: id.as_bytes().to_vec() };
         if let Some(message) = self.seal(Kind::Propose, &body, Vec::new()) {
             self.out.writes.put(b"f/proposal".as_slice(), message.to_bytes());
             self.epoch.proposed = Some(height);
+            self.round.proposed = Some(vote);
             self.send_and_repeat(Slot::Propose, &message);
         }
         Ok(())
@@ -201,7 +209,17 @@ impl<S: Store, R: Rules> Core<S, R> {
         {
             return Ok(Some(computed.draft.id));
         }
+        if self.round.uncomputable == Some(number) {
+            return Ok(None);
+        }
         let Some(batches) = self.epoch.batches_to(number) else { return Ok(None) };
+        let bytes: usize = batches.iter().map(Batch::bytes).sum();
+        if batches.len() > 1 && bytes > HEAD_BYTES {
+            let message = format!("{bytes} bytes of batches in one head; at most {HEAD_BYTES} are signed");
+            self.round.uncomputable = Some(number);
+            self.alarm(Alarm::BadBatch { epoch: self.record.epoch, message });
+            return Ok(None);
+        }
         match self.ledger.execute(&batches) {
             Ok(draft) => {
                 let id = draft.id;
@@ -211,6 +229,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             Err(ExecuteError::Store(error)) => Err(error.into()),
             Err(error) => {
                 let message = error.to_string();
+                self.round.uncomputable = Some(number);
                 self.alarm(Alarm::BadBatch { epoch: self.record.epoch, message });
                 Ok(None)
             }
@@ -227,8 +246,11 @@ impl<S: Store, R: Rules> Core<S, R> {
         if vote.height < self.next_height() {
             return self.show_certificate(message.sender, vote.height);
         }
-        if vote.epoch == self.record.epoch && message.sender == self.leader() && self.round.proposal.is_none()
-        {
+        let next = self.next_height();
+        let held = self.round.proposal.as_ref().is_some_and(
+            |held| matches!(&held.body, Body::Propose(held) if held.vote.height <= next || vote.height > next),
+        );
+        if vote.epoch == self.record.epoch && message.sender == self.leader() && !held {
             self.round.proposal = Some(message.clone());
         }
         Ok(())
@@ -264,7 +286,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             Some(id) => id,
             None => return Ok(()),
         };
-        if R::EXECUTE_FIRST && id != vote.id {
+        if id != vote.id {
             return self.refuse(vote, RefuseReason::OtherId, proposal.sender);
         }
         if R::OWN_SHARE_RULE
@@ -272,6 +294,14 @@ impl<S: Store, R: Rules> Core<S, R> {
             && shared.height == vote.height
             && shared.id != vote.id
             && !forced.is_some_and(|forced| forced.id == vote.id && forced.epoch > shared.epoch)
+        {
+            return self.refuse(vote, RefuseReason::OwnShare, proposal.sender);
+        }
+        if !R::ADOPTED_LOCK_BINDS_NOT
+            && let Some(lock) = &self.record.lock
+            && lock.vote.height == vote.height
+            && lock.vote.id != vote.id
+            && !forced.is_some_and(|forced| forced.id == vote.id && forced.epoch > lock.vote.epoch)
         {
             return self.refuse(vote, RefuseReason::OwnShare, proposal.sender);
         }
@@ -322,16 +352,15 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     fn judge_time(&self, vote: &Vote, number: u64, forced: bool) -> TimeRule {
-        let entries = self.epoch.entries_to(number);
-        if entries.iter().any(|entry| entry.batch.time_ms > self.now.wall_ms) {
+        let entries = || self.epoch.entries_to(number);
+        if entries().any(|entry| entry.batch.time_ms > self.now.wall_ms) {
             return TimeRule::Ahead;
         }
         let seen_by_others =
-            self.round.shown.get(vote).is_some_and(|senders| senders.len() > self.context.roster.f());
+            self.round.shown.values().filter(|seen| *seen == vote).count() > self.context.roster.f();
         let exempt = forced || seen_by_others || self.record.prepared.is_some_and(|p| p.id == vote.id);
-        let old = entries
-            .iter()
-            .any(|entry| entry.arrived_wall_ms.saturating_sub(entry.batch.time_ms) > BATCH_AGE_MS);
+        let old =
+            entries().any(|entry| entry.arrived_wall_ms.saturating_sub(entry.batch.time_ms) > BATCH_AGE_MS);
         if old && !exempt { TimeRule::Old } else { TimeRule::Holds }
     }
 
@@ -375,6 +404,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.adopt(lock.clone(), from)?;
         }
         if refuse.reason == RefuseReason::Old && self.leads() {
+            self.flush_claims();
             let prepares = self.round.prepares.values().map(|message| message.bare()).collect();
             if let Some(message) = self.seal(Kind::Shown, &wire::Shown { prepares }, Vec::new()) {
                 self.send(from, message);
@@ -390,8 +420,7 @@ impl<S: Store, R: Rules> Core<S, R> {
                 && prepare.vote.height == self.next_height()
                 && prepare.vote.epoch == self.record.epoch
             {
-                let senders = self.round.shown.entry(prepare.vote).or_default();
-                senders.insert(message.sender);
+                self.round.shown.insert(message.sender, prepare.vote);
                 if self.round.refused == Some(prepare.vote) {
                     self.round.refused = None;
                 }

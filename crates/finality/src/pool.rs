@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use concordat_events::hash::Hash;
 use concordat_events::{PublicKey, ValidEvent};
 
-use crate::limits::{POOL_PER_AUTHOR, POOL_PER_CUSTODIAN};
+use crate::limits::{POOL_BYTES, POOL_PER_AUTHOR, POOL_PER_CUSTODIAN};
+
+/// Ids that have left a queue before it is swept.
+const SWEEP: usize = 256;
 
 /// A waiting request.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct Pool {
     /// Ids that aren't in a batch yet, per custodian. May hold ids that have left since; they are skipped.
     queues: BTreeMap<u16, VecDeque<Hash>>,
     counts: HashMap<u16, usize>,
+    bytes: HashMap<u16, usize>,
     authors: HashMap<(u16, PublicKey), usize>,
     unordered: usize,
     /// Own requests by the time at which they are sent to the leader.
@@ -45,13 +49,18 @@ impl Pool {
         if self.waiting.contains_key(&id) {
             return false;
         }
-        let author = self.authors.entry((from, event.author())).or_default();
-        let count = self.counts.entry(from).or_default();
-        if *author >= POOL_PER_AUTHOR || *count >= POOL_PER_CUSTODIAN {
+        let author = (from, event.author());
+        let size = event.json().len();
+        // Looked up, not made: what is refused leaves nothing behind.
+        if self.authors.get(&author).is_some_and(|count| *count >= POOL_PER_AUTHOR)
+            || self.counts.get(&from).is_some_and(|count| *count >= POOL_PER_CUSTODIAN)
+            || self.bytes.get(&from).is_some_and(|bytes| bytes + size > POOL_BYTES)
+        {
             return false;
         }
-        *author += 1;
-        *count += 1;
+        *self.authors.entry(author).or_default() += 1;
+        *self.counts.entry(from).or_default() += 1;
+        *self.bytes.entry(from).or_default() += size;
         let ordered = self.early.remove(&id);
         if !ordered {
             self.unordered += 1;
@@ -137,9 +146,20 @@ impl Pool {
             self.unordered = self.unordered.saturating_sub(1);
         }
         self.own.remove(&(waiting.since_ms, *id));
-        self.forward.retain(|(_, other)| other != id);
+        let mut left = 0;
         if let Some(count) = self.counts.get_mut(&waiting.from) {
             *count = count.saturating_sub(1);
+            left = *count;
+        }
+        if let Some(bytes) = self.bytes.get_mut(&waiting.from) {
+            *bytes = bytes.saturating_sub(waiting.event.json().len());
+        }
+        // Who doesn't lead takes nothing out of the queues: what has left them is swept out now and then.
+        if let Some(queue) = self.queues.get_mut(&waiting.from)
+            && queue.len() > 2 * left + SWEEP
+        {
+            let waiting = &self.waiting;
+            queue.retain(|id| waiting.get(id).is_some_and(|waiting| !waiting.ordered));
         }
         let author = (waiting.from, waiting.event.author());
         if let Some(count) = self.authors.get_mut(&author) {
@@ -154,6 +174,11 @@ impl Pool {
     /// A request of the pool: its signature needs no second check.
     pub fn get(&self, id: &Hash) -> Option<&ValidEvent> {
         self.waiting.get(id).map(|waiting| &waiting.event)
+    }
+
+    /// The ids of all that wait.
+    pub fn ids(&self) -> impl Iterator<Item = Hash> {
+        self.waiting.keys().copied()
     }
 
     /// Does nothing wait?

@@ -2,9 +2,9 @@
 
 use concordat_store::Store;
 
-use crate::core::{Core, Fatal};
+use crate::core::{Core, Fatal, Hint};
 use crate::effect::{Action, After};
-use crate::limits::{EPOCH_ENTRIES, EPOCH_MS};
+use crate::limits::{CLAIM_FLUSH_MS, EPOCH_ENTRIES, EPOCH_MS, NUDGES_PER_EPOCH};
 use crate::message::{Cause, Kind};
 use crate::record::Bar;
 use crate::rules::Rules;
@@ -61,9 +61,22 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         let stuck_since = self.epoch.waiting_ms.map(|since| since.max(self.epoch.progress_ms));
         if stuck_since.is_some_and(|since| now >= since + timeout) {
+            // A request that has become inadmissible since it came is nothing to wait for.
+            let dead: Vec<_> = self
+                .pool
+                .ids()
+                .filter(|id| self.pool.get(id).is_some_and(|event| !self.acceptable(event)))
+                .collect();
+            dead.iter().for_each(|id| {
+                self.pool.remove(id);
+            });
+            if !self.waits_for_certificate() {
+                self.epoch.waiting_ms = None;
+                return;
+            }
             return self.complain(Cause::NoCertificate);
         }
-        let old = now >= self.epoch.entered_ms + EPOCH_MS || self.epoch.entries.len() as u64 >= EPOCH_ENTRIES;
+        let old = now >= self.epoch.entered_ms + EPOCH_MS || self.epoch.last_number() >= EPOCH_ENTRIES;
         if old {
             self.complain(Cause::Old);
         }
@@ -100,10 +113,23 @@ impl<S: Store, R: Rules> Core<S, R> {
         if let Bar::Until(_) = self.record.bar
             && let leader = self.leader()
             && leader != self.me
-            && !self.recently_told(leader)
+            && !self.too_soon(leader, Hint::Nudge)
             && let Some(message) = self.seal(Kind::Nudge, &wire::Nudge {}, Vec::new())
         {
             self.effect(After::Nothing, Action::Send { to: leader, message });
+        }
+    }
+
+    /// A custodian in quarantine asks for an empty batch. Nobody gets more than a few in one epoch.
+    pub(crate) fn on_nudge(&mut self, from: u16) {
+        let idle = self.epoch.uncovered().0 == 0 && self.epoch.created <= self.epoch.last_number();
+        if !self.leads() || !idle || self.round.nudged {
+            return;
+        }
+        let given = self.epoch.nudges.entry(from).or_default();
+        if *given < NUDGES_PER_EPOCH {
+            *given += 1;
+            self.round.nudged = true;
         }
     }
 
@@ -118,9 +144,17 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
         };
         at(self.repeats.next_ms());
-        at(self.pool.next_forward());
-        if self.epoch.started.is_none() {
-            at(self.epoch.opened_ms.map(|opened| opened + timeout / 10));
+        let soon = now + (timeout / 20).max(1);
+        at(self.unflushed_since.map(|since| since + CLAIM_FLUSH_MS));
+        if !self.start.running() {
+            return next;
+        }
+        at(self.epoch.reopen_ms);
+        if self.epoch.started.is_some() {
+            at(self.pool.next_forward());
+        } else if self.leads() {
+            // Past that moment it waits for what rebuilds a lock: not at every tick of the clock.
+            at(self.epoch.opened_ms.map(|opened| (opened + timeout / 10).max(soon)));
         }
         if !self.round.sessions.is_empty() || self.round.cert.is_some() {
             at(Some(now + timeout / 20));
@@ -129,7 +163,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             at(Some(now + timeout / 20));
         }
         if let Some(due) = self.ledger.next_due_ms() {
-            at(Some(now + due.saturating_sub(self.now.wall_ms)));
+            let left = due.saturating_sub(self.now.wall_ms);
+            at(Some(if left > 0 { now + left } else { soon }));
         }
         next
     }

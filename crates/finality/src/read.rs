@@ -63,6 +63,9 @@ impl Reader<'_> {
         Ok(match kind {
             Kind::Requests => {
                 let body: wire::Requests = self.decode(bytes)?;
+                if body.events.len() > concordat_events::limits::REQUESTS_PER_HEAD {
+                    return Err(self.invalid("more requests than a head has"));
+                }
                 Body::Requests(self.events(&body.events)?)
             }
             Kind::Wrapper => Body::Wrapper(self.wrapper(bytes, &envelope.attachment)?),
@@ -97,6 +100,9 @@ impl Reader<'_> {
             }
             Kind::Share => {
                 let body: wire::Share = self.decode(bytes)?;
+                if body.shares.len() > concordat_events::limits::MESSAGES_PER_HEAD {
+                    return Err(self.invalid("more shares than a head has messages"));
+                }
                 let shares = body
                     .shares
                     .iter()
@@ -321,6 +327,9 @@ impl Reader<'_> {
         if lock.as_ref().is_some_and(|lock| lock.vote.height != next || lock.vote.epoch >= body.epoch) {
             return Err(self.invalid("a grant's lock isn't for the next height or not of an earlier epoch"));
         }
+        if body.evidence.len() > self.context.roster.n() {
+            return Err(self.invalid("a grant with more evidence than custodians"));
+        }
         let evidence = body.evidence.iter().map(|item| self.evidence(item)).collect::<Result<_, _>>()?;
         let complaints = self.proof(attachment, Kind::Complaint)?;
         Ok(Grant { epoch: body.epoch, certified, lock, evidence, complaints })
@@ -332,6 +341,10 @@ impl Reader<'_> {
             return Err(self.invalid("an opening that doesn't hash to what the EpochStart signs"));
         }
         let opening: wire::Opening = self.decode(attachment)?;
+        let n = self.context.roster.n();
+        if opening.grants.len() > n || opening.evidence.len() > n {
+            return Err(self.invalid("an opening with more grants or evidence than custodians"));
+        }
         let (mut grants, mut seen) = (Vec::new(), BTreeSet::new());
         for envelope in &opening.grants {
             // A grant that doesn't verify is no grant and hides no other.
@@ -363,7 +376,8 @@ impl Reader<'_> {
             Some(claim) => {
                 let asker = u16::try_from(claim.sender).unwrap_or_default();
                 let seq = check_claim(self.context, asker, claim);
-                Some(seq.ok_or_else(|| self.invalid("shows a message that its asker never signed"))?)
+                let seq = seq.ok_or_else(|| self.invalid("shows a message that its asker never signed"))?;
+                Some((asker, seq))
             }
         };
         let certified = match body.certified.as_slice() {

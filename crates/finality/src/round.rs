@@ -51,13 +51,23 @@ pub(crate) struct Round {
     /// The own prepare with the newest commitments.
     pub prepare: Option<Msg>,
     /// Votes shown by others: the time rule's way out (PROTOCOL 10).
-    pub shown: BTreeMap<Vote, BTreeSet<u16>>,
+    pub shown: BTreeMap<u16, Vote>,
+    /// Leader: what it has proposed.
+    pub proposed: Option<Vote>,
+    /// The batch after which no head can be computed, so that it isn't tried again at every step.
+    pub uncomputable: Option<u64>,
+    /// Heads of locks that were rebuilt from stored batches, with those batches' hashes.
+    pub rebuilt: BTreeMap<Hash, Vec<Hash>>,
+    /// Batches that were asked for, by who was to have them.
+    pub wanted: BTreeMap<u16, Vec<Hash>>,
+    /// Leader: since when no t signers that keep up have fresh commitments, ms.
+    pub short_since: Option<u64>,
     /// What this custodian has refused, so that it says so once.
     pub refused: Option<Vote>,
     /// Leader: the newest prepare of each custodian for the proposed head.
     pub prepares: BTreeMap<u16, Msg>,
     /// Leader: commitments that stand in a session already.
-    pub used: BTreeSet<Hash>,
+    pub used: BTreeSet<(u16, Hash)>,
     /// Leader: signers passed over until they answer.
     pub passed_over: BTreeSet<u16>,
     /// Leader: signers whose share was bad; they sign nothing more at this height.
@@ -81,7 +91,8 @@ impl Round {
     pub fn new_epoch(&mut self) {
         // What was computed stays true of its batches, not of the new log's numbers.
         let computed = self.computed.take().map(|computed| Computed { number: None, ..computed });
-        *self = Round { computed, ..Round::default() };
+        let rebuilt = std::mem::take(&mut self.rebuilt);
+        *self = Round { computed, rebuilt, ..Round::default() };
     }
 
     /// Remembers a session.

@@ -15,10 +15,24 @@ pub trait Rules: Send + Sync + 'static {
     const PREPARED_PERSISTS: bool = true;
     /// The epoch entered is kept across restarts.
     const EPOCH_PERSISTS: bool = true;
-    /// A custodian executes a head itself before it votes.
-    const EXECUTE_FIRST: bool = true;
     /// A rolled back custodian stays silent.
     const QUARANTINE: bool = true;
+    /// `seq` stays as it was read until the check at the start is over (PROTOCOL 8).
+    const SEQ_STAYS_UNTIL_CHECKED: bool = true;
+    /// Answers are to the number of this start (PROTOCOL 8).
+    const FRESH_ANSWERS: bool = true;
+    /// Answers of those in quarantine don't count (PROTOCOL 8).
+    const QUARANTINED_DONT_REPORT: bool = true;
+    /// The bar is taken from the heads of min(q, n-1) others (PROTOCOL 8).
+    const HEADS_FROM_QUORUM: bool = true;
+    /// The bar is two above the highest reported head (PROTOCOL 8).
+    const BAR_IS_TWO_AHEAD: bool = true;
+    /// Quarantine is kept across restarts (PROTOCOL 7).
+    const BAR_PERSISTS: bool = true;
+    /// A grant whose lock would be missing is not given again (PROTOCOL 5).
+    const GRANT_SHOWS_LOCK: bool = true;
+    /// An adopted lock never makes its holder refuse (PROTOCOL 4).
+    const ADOPTED_LOCK_BINDS_NOT: bool = true;
     /// Complaints that bind: the quorum, never f+1.
     const COMPLAINTS_BIND_BY_QUORUM: bool = true;
 }

@@ -22,19 +22,21 @@ impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn on_prepare(&mut self, message: &Msg) {
         let Some(prepare) = message.prepare() else { return };
         let fits = self.leads()
+            && self.round.proposed == Some(prepare.vote)
             && self
                 .round
                 .draft_of(&prepare.vote.id)
                 .is_some_and(|draft| prepare.commitments.len() == draft.messages.len())
             && prepare.vote.epoch == self.record.epoch
             && prepare.vote.height == self.next_height();
-        if !fits || self.round.used.contains(&prepare.hash) || self.round.cheats.contains(&message.sender) {
+        if !fits
+            || self.round.used.contains(&(message.sender, prepare.hash))
+            || self.round.cheats.contains(&message.sender)
+        {
             return;
         }
         let newer = self.round.prepares.get(&message.sender).is_none_or(|known| known.seq <= message.seq);
         if newer {
-            // A fresh commitment is an answer: whoever was passed over is back.
-            self.round.passed_over.remove(&message.sender);
             self.round.prepares.insert(message.sender, message.clone());
         }
     }
@@ -80,20 +82,28 @@ impl<S: Store, R: Rules> Core<S, R> {
         let Some(cert) = self.round.cert.clone() else { return Ok(()) };
         let t = usize::from(self.context.genesis.threshold);
         let fresh = |message: &&Msg| {
-            message.prepare().is_some_and(|p| !p.commitments.is_empty() && !self.round.used.contains(&p.hash))
-                && !self.round.passed_over.contains(&message.sender)
-                && !self.round.cheats.contains(&message.sender)
+            message.prepare().is_some_and(|p| {
+                !p.commitments.is_empty() && !self.round.used.contains(&(message.sender, p.hash))
+            }) && !self.round.cheats.contains(&message.sender)
         };
-        let signers: Vec<Msg> = self.round.prepares.values().filter(fresh).take(t).cloned().collect();
-        if signers.len() < t {
+        let able: Vec<Msg> = self.round.prepares.values().filter(fresh).cloned().collect();
+        // Who was passed over and has only new commitments to show signs where it can't be done without it.
+        let (late, prompt): (Vec<Msg>, Vec<Msg>) =
+            able.into_iter().partition(|message| self.round.passed_over.contains(&message.sender));
+        let patience = self.timeout() / 10;
+        let waited = self.round.short_since.is_some_and(|since| self.now.mono_ms >= since + patience);
+        if prompt.len() < t && (prompt.len() + late.len() < t || !waited) {
+            self.round.short_since.get_or_insert(self.now.mono_ms);
             self.ask_again(cert.vote);
             return Ok(());
         }
+        self.round.short_since = None;
+        let signers: Vec<Msg> = prompt.into_iter().chain(late).take(t).collect();
         self.round.attempt += 1;
         let attempt = self.round.attempt;
         for signer in &signers {
             if let Some(prepare) = signer.prepare() {
-                self.round.used.insert(prepare.hash);
+                self.round.used.insert((signer.sender, prepare.hash));
             }
         }
         let body = wire::Certify {
@@ -170,7 +180,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.round.add_session(certify.session, session);
             if self.may_share(certify) {
                 if R::LOCK_BEFORE_SHARE {
-                    self.take_lock(certify.cert.clone());
+                    self.take_lock(certify.cert.clone())?;
                 }
                 self.record.shared = Some((vote, certify.session));
                 self.durable();
@@ -201,6 +211,12 @@ impl<S: Store, R: Rules> Core<S, R> {
         else {
             return Ok(());
         };
+        // What this step has done since may have made the share void: a certificate, or another epoch.
+        let recorded = self.record.shared == Some((vote, id));
+        let locked = self.record.lock.as_ref().is_some_and(|lock| lock.vote == vote) || !R::LOCK_BEFORE_SHARE;
+        if !recorded || !locked || vote.epoch != self.record.epoch || vote.height != self.next_height() {
+            return Ok(());
+        }
         let mine = self.round.sessions.get(&id).and_then(|session| {
             let signer = session.signers.iter().find(|signer| signer.sender == self.me)?;
             signer.prepare().map(|prepare| prepare.hash)

@@ -47,12 +47,18 @@ struct Heard {
 
 impl Heard {
     /// Answers of those in quarantine don't count; those of others just starting count if their mark holds.
-    fn counts(&self) -> bool {
-        !self.quarantined && (!self.starting || self.intact)
+    fn counts<R: Rules>(&self) -> bool {
+        let reports = !self.quarantined || !R::QUARANTINED_DONT_REPORT;
+        reports && (!self.starting || self.intact)
     }
 }
 
 impl StartCheck {
+    /// Isn't the check over yet?
+    pub fn asking(&self) -> bool {
+        matches!(self.phase, Phase::New | Phase::Asking)
+    }
+
     /// Is the check over?
     pub fn running(&self) -> bool {
         self.phase == Phase::Running
@@ -67,6 +73,11 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.start.phase = Phase::Asking;
         self.entropy.fill_bytes(&mut self.start.nonce);
         // Before anything else, with the seq as read, unraised.
+        self.ask_all();
+        self.judge_answers();
+    }
+
+    fn ask_all(&mut self) {
         let body = wire::Question { nonce: self.start.nonce.to_vec() };
         if let Some(message) = self.seal(Kind::Question, &body, Vec::new()) {
             for to in self.others() {
@@ -74,7 +85,6 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
             self.repeats.set(Slot::Question, message, None, self.now.mono_ms, self.timing.timeout_ms);
         }
-        self.judge_answers();
     }
 
     /// Does the local intact mark hold: is this a restart of the process, not of the disk?
@@ -83,10 +93,9 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     /// Another custodian starts.
-    pub(crate) fn on_question(&mut self, from: u16, nonce: [u8; 32]) -> Result<(), Fatal> {
-        let asked_with = self.asked_seq(from);
-        let highest =
-            self.claims.get(&from).filter(|claim| asked_with.is_none_or(|seq| claim.seq > seq)).cloned();
+    pub(crate) fn on_question(&mut self, from: u16, seq: u64, nonce: [u8; 32]) -> Result<(), Fatal> {
+        // Only a higher seq than the question's says anything; the highest known may be the question itself.
+        let highest = self.claims.get(&from).filter(|claim| claim.seq > seq).cloned();
         let body = wire::Answer {
             nonce: nonce.to_vec(),
             highest,
@@ -105,17 +114,14 @@ impl<S: Store, R: Rules> Core<S, R> {
         Ok(())
     }
 
-    /// The highest known claim may be the question itself; then nothing higher is known.
-    fn asked_seq(&self, _from: u16) -> Option<u64> {
-        None
-    }
-
     pub(crate) fn on_answer(&mut self, from: u16, answer: &Answer) -> Result<(), Fatal> {
-        if answer.nonce != self.start.nonce || self.start.phase == Phase::New {
+        if (answer.nonce != self.start.nonce && R::FRESH_ANSWERS) || self.start.phase == Phase::New {
             return Ok(());
         }
+        // Nobody can be silenced by what another has signed.
+        let highest = answer.highest.filter(|(signer, _)| *signer == self.me).map(|(_, seq)| seq);
         let heard = Heard {
-            highest: answer.highest,
+            highest,
             next_height: answer.certified.as_ref().map_or(0, |(_, head)| head.height + 1),
             quarantined: answer.quarantined,
             starting: answer.starting,
@@ -125,14 +131,27 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.start.phase == Phase::Asking {
             self.judge_answers();
         }
+        // An answer that comes late may still show what this disk has lost. What this run has signed is at most `seq`.
+        if self.start.running()
+            && let Some(shown) = highest.filter(|shown| *shown > self.record.seq)
+            && self.record.bar == Bar::None
+            && R::QUARANTINE
+        {
+            self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
+            self.record.bar = Bar::Unknown;
+            self.record.seq = shown;
+            self.durable();
+            self.round.new_epoch();
+            self.ask_all();
+        }
         self.judge_quarantine();
         Ok(())
     }
 
     fn judge_answers(&mut self) {
-        let (n, f, q) = (self.context.roster.n(), self.context.roster.f(), self.context.q());
-        let needed = if self.intact() { n - 1 - f.min(n - 1) } else { q.min(n - 1) };
-        let counted = self.start.answers.values().filter(|heard| heard.counts()).count();
+        let (others, f, q) = (self.others().count(), self.context.roster.f(), self.context.q());
+        let needed = if self.intact() { others.saturating_sub(f) } else { q.min(others) };
+        let counted = self.start.answers.values().filter(|heard| heard.counts::<R>()).count();
         if counted < needed {
             return;
         }
@@ -155,7 +174,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     /// The check is over and durable: the custodian takes its place.
-    pub(crate) fn run(&mut self) {
+    pub(crate) fn run(&mut self) -> Result<(), Fatal> {
         self.start.phase = Phase::Running;
         if self.record.bar == Bar::None {
             self.repeats.clear(Slot::Question);
@@ -163,25 +182,26 @@ impl<S: Store, R: Rules> Core<S, R> {
         // A crash after a vote or an adopted lock may have lost the epoch's own flush: never vote below it again.
         let voted = self.record.prepared.map_or(0, |vote| vote.epoch);
         let locked = self.record.lock.as_ref().map_or(0, |lock| lock.vote.epoch);
-        let epoch = self.record.epoch.max(voted).max(locked);
+        let shared = self.record.shared.as_ref().map_or(0, |(vote, _)| vote.epoch);
+        let epoch = self.record.epoch.max(voted).max(locked).max(shared);
         if epoch > self.record.epoch {
             self.record.epoch = epoch;
             self.durable();
         }
         self.epoch = crate::epoch::Epoch::new(self.record.epoch, self.now.mono_ms);
-        if self.load_opening().is_err() {
-            // A store that can't be read fails the next write, which stops the process.
-            self.durable();
-        }
+        self.load_opening()?;
         let (epoch, leader) = (self.record.epoch, self.leader());
         if !self.leads() {
             self.effect(After::Flush, Action::OpenGroup { epoch, leader, lead: false });
         }
         self.send_grant();
+        self.repeat_lock();
+        self.repeat_certificate();
         self.judge_quarantine();
         for peer in self.others() {
             self.ask_for_heads(peer);
         }
+        Ok(())
     }
 
     /// In quarantine the heads of enough others, in answer to this start's number, tell until when.
@@ -189,20 +209,26 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.record.bar != Bar::Unknown || !self.start.running() {
             return;
         }
-        let needed = self.context.q().min(self.context.roster.n() - 1);
+        let others = self.others().count();
+        let needed = if R::HEADS_FROM_QUORUM {
+            self.context.q().min(others)
+        } else {
+            others - self.context.roster.f()
+        };
         let heights: Vec<u64> = self
             .start
             .answers
             .values()
-            .filter(|heard| heard.counts())
+            .filter(|heard| heard.counts::<R>())
             .map(|heard| heard.next_height)
             .collect();
         if heights.len() < needed {
             return;
         }
-        let highest = heights.into_iter().max().unwrap_or(0);
+        // What it holds itself can only raise the bar.
+        let highest = heights.into_iter().max().unwrap_or(0).max(self.next_height());
         // H0 + 2, where H0 = next height - 1.
-        self.record.bar = Bar::Until(highest + 1);
+        self.record.bar = Bar::Until(highest + if R::BAR_IS_TWO_AHEAD { 1 } else { 0 });
         self.durable();
         self.repeats.clear(Slot::Question);
     }

@@ -7,10 +7,10 @@ use concordat_store::Store;
 use prost::Message as _;
 
 use crate::certified::{Certified, Published};
-use crate::core::{Core, Fatal};
+use crate::core::{Core, Fatal, Hint, Then};
 use crate::effect::{Action, After, Alarm};
 use crate::limits::{HALVE_AFTER, SYNC_BYTES};
-use crate::message::{Body, Certificate, CertifiedHead, Kind, PrepareCert};
+use crate::message::{Body, Certificate, CertifiedHead, Kind, Msg, PrepareCert};
 use crate::read::batch_to_wire;
 use crate::record::{self, Bar};
 use crate::repeat::Slot;
@@ -24,13 +24,38 @@ impl<S: Store, R: Rules> Core<S, R> {
         let Some(batches) = self.round.computed_as(&id).map(|computed| computed.batches.clone()) else {
             return Ok(());
         };
-        let body = certificate.to_wire();
+        let height = self.next_height();
         self.install(CertifiedHead { certificate, batches }, None)?;
-        if let Some(message) = self.seal(Kind::Certificate, &body, Vec::new()) {
+        if self.next_height() > height
+            && let Some(message) = self.certificate_message()
+        {
             self.send_others(&message);
-            self.repeats.set(Slot::Certificate, message, None, self.now.mono_ms, self.timeout());
         }
         Ok(())
+    }
+
+    /// Everybody repeats the newest certificate: its maker may be gone, or a liar.
+    pub(crate) fn repeat_certificate(&mut self) {
+        if let Some(message) = self.certificate_message() {
+            self.repeats.set(Slot::Certificate, message, None, self.now.mono_ms, self.timeout());
+        }
+    }
+
+    fn certificate_message(&self) -> Option<Msg> {
+        let certificate = self.last.as_ref()?.certificate.clone();
+        self.seal_own(Kind::Certificate, &certificate.to_wire(), Vec::new(), |_| {
+            Body::Certificate(certificate)
+        })
+    }
+
+    /// A lock that was adopted or shared before a restart is shown again.
+    pub(crate) fn repeat_lock(&mut self) {
+        let next = self.next_height();
+        let Some(lock) = self.record.lock.as_ref().filter(|lock| lock.vote.height == next) else { return };
+        let body = wire::Lock { cert: Some(lock.to_wire()) };
+        if let Some(message) = self.seal(Kind::Lock, &body, Vec::new()) {
+            self.repeats.set(Slot::Lock, message, None, self.now.mono_ms, self.timeout());
+        }
     }
 
     /// A certificate from a peer: accepted in any epoch, from anyone, whatever is prepared or locked.
@@ -65,16 +90,17 @@ impl<S: Store, R: Rules> Core<S, R> {
     fn install(&mut self, head: CertifiedHead, from: Option<u16>) -> Result<(), Fatal> {
         let certificate = &head.certificate;
         let id = certificate.log.id();
-        let known = self.round.computed.take().map(|computed| computed.draft).filter(|draft| draft.id == id);
-        let draft = match known {
-            Some(draft) => draft,
+        let fresh = match self.round.draft_of(&id) {
+            Some(_) => None,
             None => match self.ledger.execute(&head.batches) {
-                Ok(draft) => draft,
+                Ok(draft) => Some(draft),
                 Err(ExecuteError::Store(error)) => return Err(error.into()),
                 // Batches that can't be executed aren't those of a certified head.
                 Err(_) => return Ok(()),
             },
         };
+        // The own draft stays where it is until the certificate has proved whole: a liar's part of one costs nothing.
+        let Some(draft) = fresh.as_ref().or_else(|| self.round.draft_of(&id)) else { return Ok(()) };
         if draft.head.batches_root != certificate.head.batches_root {
             return Ok(());
         }
@@ -85,7 +111,7 @@ impl<S: Store, R: Rules> Core<S, R> {
                 computed: draft.id,
             }));
         }
-        let Some(events) = signed_events(&draft, certificate) else {
+        let Some(events) = signed_events(draft, certificate) else {
             if let Some(from) = from {
                 self.ask_for_heads(from);
             }
@@ -97,15 +123,15 @@ impl<S: Store, R: Rules> Core<S, R> {
             requests: head.batches.iter().flat_map(|batch| batch.requests.iter().cloned()).collect(),
         };
         let height = draft.head.height;
+        let own = self.round.computed.take().map(|computed| computed.draft);
+        let Some(draft) = fresh.or(own) else { return Ok(()) };
+        let Ok(writes) = self.ledger.install(draft) else { return Ok(()) };
         record::put_head(&mut self.out.writes, &head, &published.events);
         record::drop_batches(&mut self.out.writes);
-        let writes = match self.ledger.install(draft) {
-            Ok(writes) => writes,
-            Err(_) => return Ok(()),
-        };
         self.out.writes.append(writes);
         self.settle(height, &head, &published);
         self.last = Some(head);
+        self.repeat_certificate();
         self.effect(After::Flush, Action::Certified(Box::new(Certified::new(published))));
         Ok(())
     }
@@ -120,6 +146,9 @@ impl<S: Store, R: Rules> Core<S, R> {
             && height >= bar
         {
             self.record.bar = Bar::None;
+            // The epoch may have been led by it before its disk was rolled back.
+            self.record.epoch_run = 0;
+            self.out.then.push(Then::Grant);
         }
         self.streak += 1;
         if self.streak.is_multiple_of(HALVE_AFTER) {
@@ -131,7 +160,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         for slot in [Slot::Lock, Slot::Propose, Slot::Prepare, Slot::Certify, Slot::Share] {
             self.repeats.clear(slot);
         }
-        self.epoch.certified(head.certificate.head.batches_root, head.certificate.head.batches.len());
+        self.epoch.certified(head.batches.iter().map(Batch::hash).collect());
         self.epoch.progress_ms = self.now.mono_ms;
         let mut newest = 0;
         for (id, _) in &published.head.outcomes {
@@ -150,7 +179,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Answers who votes on an old height.
     pub(crate) fn show_certificate(&mut self, to: u16, height: u64) -> Result<(), Fatal> {
-        if to == self.me || self.recently_told(to) {
+        if to == self.me || self.too_soon(to, Hint::Certificate) {
             return Ok(());
         }
         self.show_heads(to, height)
@@ -194,7 +223,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         // There may be more where these came from.
         if self.next_height() > before {
-            self.asked.remove(&from);
+            self.asked.remove(&(from, Hint::Heads));
             self.ask_for_heads(from);
         }
         Ok(())
@@ -202,7 +231,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Asks a peer for certified heads, at most once per tenth of the timeout.
     pub(crate) fn ask_for_heads(&mut self, peer: u16) {
-        if peer == self.me || self.recently_asked(peer) {
+        if peer == self.me || self.too_soon(peer, Hint::Heads) {
             return;
         }
         let body = wire::FetchHeads { from: self.next_height() };
@@ -211,17 +240,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
     }
 
-    fn recently_asked(&mut self, peer: u16) -> bool {
-        self.too_soon(peer)
-    }
-
     /// Was this peer told or asked something of the kind just now? Hints come in floods; answers needn't.
-    pub(crate) fn recently_told(&mut self, peer: u16) -> bool {
-        self.too_soon(peer | 0x8000)
-    }
-
-    fn too_soon(&mut self, key: u16) -> bool {
-        let now = self.now.mono_ms;
+    pub(crate) fn too_soon(&mut self, peer: u16, hint: Hint) -> bool {
+        let (now, key) = (self.now.mono_ms, (peer, hint));
         if self.asked.get(&key).is_some_and(|at| now < at + self.timing.timeout_ms / 10) {
             return true;
         }
@@ -253,23 +274,20 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Batches that were asked for: kept until the height that they belong to is certified.
     pub(crate) fn on_batches(&mut self, batches: &[Batch]) -> Result<(), Fatal> {
-        let wanted = std::mem::take(&mut self.epoch_wanted());
-        for batch in batches.iter().filter(|batch| wanted.contains(&batch.hash())) {
-            record::put_batch(&mut self.out.writes, batch);
-            self.durable();
+        for batch in batches {
+            let hash = batch.hash();
+            let mut asked = false;
+            for wanted in self.round.wanted.values_mut() {
+                let before = wanted.len();
+                wanted.retain(|other| *other != hash);
+                asked |= wanted.len() < before;
+            }
+            if asked {
+                record::put_batch(&mut self.out.writes, batch);
+                self.durable();
+            }
         }
         Ok(())
-    }
-
-    /// Hashes of batches behind locks that this custodian has been shown for its next height.
-    fn epoch_wanted(&self) -> Vec<Hash> {
-        let next = self.next_height();
-        self.grants
-            .values()
-            .filter_map(|message| message.grant()?.lock.as_ref())
-            .filter(|lock| lock.vote.height == next)
-            .flat_map(|lock| lock.batch_hashes.iter().copied())
-            .collect()
     }
 
     /// Locks travel: a prepare certificate of a higher epoch for the next height becomes the own lock, with the batches that
@@ -294,61 +312,77 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         if vote.epoch > self.record.epoch {
             self.enter(vote.epoch);
+            // Somebody leads this epoch already, so it isn't this run; and it is open, so no grant for it is owed. One that
+            // left after this lock has taken the place of an older one would hide that one.
+            self.record.epoch_run = 0;
+            if !R::GRANT_SHOWS_LOCK {
+                self.out.then.push(Then::Grant);
+            }
         }
-        self.take_lock(cert);
-        Ok(())
+        self.take_lock(cert)
     }
 
     /// Stores a lock; one is replaced only by one of a higher height or epoch.
-    pub(crate) fn take_lock(&mut self, cert: PrepareCert) {
-        let higher = self
-            .record
-            .lock
-            .as_ref()
-            .is_none_or(|lock| (cert.vote.height, cert.vote.epoch) > (lock.vote.height, lock.vote.epoch));
-        if !higher {
-            return;
+    pub(crate) fn take_lock(&mut self, mut cert: PrepareCert) -> Result<(), Fatal> {
+        let vote = cert.vote;
+        if let Some(lock) = &self.record.lock {
+            if (lock.vote.height, lock.vote.epoch) == (vote.height, vote.epoch) && lock.vote.id != vote.id {
+                return Err(Fatal::Stop(Alarm::TwoLocks { epoch: vote.epoch, height: vote.height }));
+            }
+            if (vote.height, vote.epoch) <= (lock.vote.height, lock.vote.epoch) {
+                return Ok(());
+            }
         }
         self.durable();
-        if let Some(computed) = self.round.computed_as(&cert.vote.id) {
+        // Nobody signs which batches rebuild the head: what this custodian passes on is what it rebuilt it from itself, or a
+        // liar's hint would make every honest grant useless.
+        if let Some(computed) = self.round.computed_as(&vote.id) {
+            cert.batch_hashes = computed.batches.iter().map(Batch::hash).collect();
             for batch in &computed.batches {
                 record::put_batch(&mut self.out.writes, batch);
             }
+        } else if let Some(hashes) = self.round.rebuilt.get(&vote.id) {
+            cert.batch_hashes = hashes.clone();
         }
-        let body = wire::Lock { cert: Some(cert.to_wire()) };
         self.record.lock = Some(cert);
-        if let Some(message) = self.seal(Kind::Lock, &body, Vec::new()) {
-            self.repeats.set(Slot::Lock, message, None, self.now.mono_ms, self.timeout());
-        }
+        self.repeat_lock();
+        Ok(())
     }
 
     /// Does this custodian hold the batches that rebuild a lock's head? Asks for them if not.
     pub(crate) fn has_head_of(&mut self, cert: &PrepareCert, from: u16) -> Result<bool, Fatal> {
-        if self.round.draft_of(&cert.vote.id).is_some() {
+        let id = cert.vote.id;
+        if self.round.draft_of(&id).is_some() || self.round.rebuilt.contains_key(&id) {
             return Ok(true);
         }
-        let mut batches = Vec::new();
+        let (mut batches, mut missing) = (Vec::new(), Vec::new());
         for hash in &cert.batch_hashes {
             match record::get_batch(&self.store, &self.context, hash)? {
                 Some(batch) => batches.push(batch),
-                None => {
-                    self.ask_for_batches(cert, from);
-                    return Ok(false);
-                }
+                None => missing.push(*hash),
             }
         }
+        if !missing.is_empty() {
+            self.ask_for_batches(cert, missing, from);
+            return Ok(false);
+        }
         match self.ledger.execute(&batches) {
-            Ok(draft) => Ok(draft.id == cert.vote.id),
+            Ok(draft) if draft.id == id => {
+                self.round.rebuilt.insert(id, cert.batch_hashes.clone());
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
             Err(ExecuteError::Store(error)) => Err(error.into()),
             Err(_) => Ok(false),
         }
     }
 
     /// Asks those who prepared, who keep the batches.
-    fn ask_for_batches(&mut self, cert: &PrepareCert, from: u16) {
-        let body = wire::FetchBatches {
-            hashes: cert.batch_hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
-        };
+    fn ask_for_batches(&mut self, cert: &PrepareCert, missing: Vec<Hash>, from: u16) {
+        let body =
+            wire::FetchBatches { hashes: missing.iter().map(|hash| hash.as_bytes().to_vec()).collect() };
+        // One list per custodian that names locks: a liar's takes no room from others.
+        self.round.wanted.insert(from, missing);
         let Some(message) = self.seal(Kind::FetchBatches, &body, Vec::new()) else { return };
         let mut peers: Vec<u16> = cert.prepares.iter().map(|prepare| prepare.sender).collect();
         peers.push(from);
@@ -356,7 +390,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         peers.dedup();
         let me = self.me;
         for peer in peers.into_iter().filter(|peer| *peer != me) {
-            if !self.recently_asked(peer) {
+            if !self.too_soon(peer, Hint::Batches) {
                 self.send(peer, message.clone());
             }
         }
