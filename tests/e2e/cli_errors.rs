@@ -11,6 +11,9 @@ use crate::support::{concordat, run};
 
 const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
+/// A custodian that isn't there.
+const NOBODY: &str = "127.0.0.1:1#00000000000000000000000000000000000000000000000000000000000000aa";
+
 /// `(arguments, exit status, code)`. `GROUP` stands for a group's key.
 fn wrong() -> Vec<(Vec<&'static str>, i32, &'static str)> {
     vec![
@@ -47,6 +50,21 @@ fn wrong() -> Vec<(Vec<&'static str>, i32, &'static str)> {
         (vec!["list", "--group", "GROUP", "--relay", "ws://127.0.0.1:1"], 3, "relays_unreachable"),
         (vec!["history", ID, "--group", "GROUP", "--relay", "ws://127.0.0.1:1"], 3, "relays_unreachable"),
         (vec!["key", "new", "--out", "good.key"], 4, "file_exists"),
+        (vec!["get", ID, "--proof", "--group", "GROUP"], 2, "no_custodian"),
+        (
+            vec!["get", ID, "--proof", "--group", "GROUP", "--custodian", "127.0.0.1:1"],
+            2,
+            "custodian_address",
+        ),
+        (vec!["get", ID, "--proof", "--group", "GROUP", "--custodian", NOBODY], 3, "custodian_unreachable"),
+        (vec!["status"], 2, "no_custodian"),
+        (vec!["serve"], 2, "usage"),
+        (vec!["serve", "--config", "absent.toml"], 2, "config"),
+        (vec!["dev", "up"], 2, "usage"),
+        (vec!["dev", "up", "--dir", "cluster", "--custodians", "1"], 2, "custodians"),
+        (vec!["demo", "--custodians", "1"], 2, "custodians"),
+        (vec!["demo", "--custodians", "many"], 2, "usage"),
+        (vec!["bench", "--clients", "0"], 2, "bench"),
     ]
 }
 

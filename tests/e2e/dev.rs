@@ -89,7 +89,7 @@ fn published(up: &Up, home: &Path) -> String {
 fn a_second_start_goes_on_with_the_same_cluster() {
     let home = home();
     let home = home.path();
-    let up = Up::start(home, &["--custodians", "2"]);
+    let up = Up::start(home, &[]);
     let machine = published(&up, home);
     let group = up.line["group"].clone();
     let relay = up.line["relays"][0].as_str().unwrap().to_owned();

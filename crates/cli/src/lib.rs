@@ -113,7 +113,7 @@ fn usage(ui: Ui, error: &clap::Error) -> u8 {
 /// tracing's `EnvFilter`.
 fn log(serves: bool) {
     let filter = if serves {
-        "warn,concordat_node=info,nostr_relay_pool=off,openraft=error"
+        "error,concordat_node=info,concordat_finality=info,nostr_relay_pool=off"
     } else {
         "error,nostr_relay_pool=off,nostr_relay_builder=off"
     };

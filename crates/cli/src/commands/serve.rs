@@ -42,7 +42,15 @@ pub async fn run(args: ServeArgs, ui: Ui) -> Result<(), Failure> {
         }
     };
     let (ran, ()) = tokio::join!(ran, said);
-    ran.map_err(|error| Failure::not_ready(error.code(), error.to_string(), error.hint()))
+    ran.map_err(|error| {
+        let (code, text, hint) = (error.code(), error.to_string(), error.hint());
+        match code {
+            "config" => Failure::usage(code, text, hint),
+            // What it found contradicts what it knows: a restart mends nothing.
+            "fatal" => Failure::check(code, text, hint),
+            _ => Failure::not_ready(code, text, hint),
+        }
+    })
 }
 
 /// Resolves at SIGINT, SIGTERM or, if asked for, the end of stdin.
