@@ -7,7 +7,7 @@ use std::path::Path;
 use nostr_relay_builder::LocalRelay;
 use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
 
-use super::embedded_store::EventStore;
+use super::embedded_store::{EventStore, Writer};
 
 /// Events a minute and connection: more than custodians and a load test send together. (The library counts in whole
 /// seconds since the last event, so a low limit would starve a steady sender.)
@@ -38,6 +38,7 @@ pub enum EmbeddedError {
 pub struct EmbeddedRelay {
     relay: LocalRelay,
     url: String,
+    writer: Writer,
 }
 
 impl EmbeddedRelay {
@@ -49,9 +50,11 @@ impl EmbeddedRelay {
 
     /// Starts a relay at an address.
     pub async fn start_at(directory: Option<&Path>, ip: IpAddr, port: u16) -> Result<Self, EmbeddedError> {
+        let store = EventStore::open(directory).await?;
+        let writer = store.writer();
         let mut builder = RelayBuilder::default()
             .addr(ip)
-            .database(EventStore::open(directory).await?)
+            .database(store)
             .rate_limit(RateLimit { max_reqs: SUBSCRIPTIONS, notes_per_minute: NOTES_PER_MINUTE })
             .default_filter_limit(ANSWER);
         if port != 0 {
@@ -60,7 +63,7 @@ impl EmbeddedRelay {
         let relay = LocalRelay::new(builder);
         relay.run().await.map_err(|error| EmbeddedError::Listen(error.to_string()))?;
         let url = relay.url().await.to_string();
-        Ok(EmbeddedRelay { relay, url })
+        Ok(EmbeddedRelay { relay, url, writer })
     }
 
     /// Its URL, `ws://...`.
@@ -68,8 +71,9 @@ impl EmbeddedRelay {
         &self.url
     }
 
-    /// Ends all connections and stops listening.
+    /// Ends all connections and stops listening. Its directory is free once what came is written.
     pub fn shutdown(&self) {
         self.relay.shutdown();
+        self.writer.close();
     }
 }

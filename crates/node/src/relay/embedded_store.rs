@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use concordat_store::redb::RedbStore;
 use concordat_store::{Store, WriteBatch};
@@ -30,10 +31,33 @@ const PAGE: usize = 1_024;
 /// Events that wait to be written; then the relay waits.
 const QUEUE: usize = 4_096;
 
+/// The way to the disk; nothing if there is none, or none any more.
+type Queue = mpsc::Sender<(Vec<u8>, String)>;
+
+/// Closes the way to the disk, whoever still holds the database: a connection may outlive its relay for a moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writer(Arc<Mutex<Option<Queue>>>);
+
+impl Writer {
+    fn queue(&self) -> Option<Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, queue: Option<Queue>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = queue;
+    }
+
+    /// What came before is written; then the directory is free.
+    pub fn close(&self) {
+        self.set(None);
+    }
+}
+
 /// See the module's header.
 pub(super) struct EventStore {
     memory: MemoryDatabase,
-    writer: Option<mpsc::Sender<(Vec<u8>, String)>>,
+    on_disk: bool,
+    writer: Writer,
 }
 
 impl fmt::Debug for EventStore {
@@ -46,14 +70,14 @@ impl EventStore {
     /// In memory, or filled from a directory.
     pub async fn open(directory: Option<&Path>) -> Result<Self, EmbeddedError> {
         let memory = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: true, max_events: None });
-        let mut store = EventStore { memory, writer: None };
+        let store = EventStore { memory, on_disk: directory.is_some(), writer: Writer::default() };
         if let Some(directory) = directory {
             let disk = RedbStore::open(directory)?;
             store.load(&disk).await?;
             let (sender, queue) = mpsc::channel(QUEUE);
             // It ends when the relay is gone and all is written.
             tokio::task::spawn_blocking(move || write_all(&disk, queue));
-            store.writer = Some(sender);
+            store.writer.set(Some(sender));
         }
         Ok(store)
     }
@@ -91,12 +115,18 @@ impl EventStore {
     }
 
     async fn store(&self, event: &Event) -> Result<(), DatabaseError> {
-        match &self.writer {
+        match self.writer.queue() {
+            None if self.on_disk => Err(DatabaseError::backend(std::io::Error::other("the relay is closed"))),
             None => Ok(()),
             Some(writer) => {
                 writer.send((Self::key(event), event.as_json())).await.map_err(DatabaseError::backend)
             }
         }
+    }
+
+    /// A handle that closes it.
+    pub fn writer(&self) -> Writer {
+        self.writer.clone()
     }
 }
 
