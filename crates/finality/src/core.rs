@@ -1,5 +1,5 @@
 //! The state of one custodian and the dispatch of one step. What a step may do is spread over the modules beside this one:
-//! [`crate::normal`] certifies heads, [`crate::session`] signs them, [`crate::epoch`] changes leaders, [`crate::sync`]
+//! [`crate::normal`] certifies heads, [`crate::session`] signs them, [`crate::change`] changes leaders, [`crate::sync`]
 //! catches up, [`crate::start`] comes back after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,6 +6,7 @@
 //! file, a socket or the system's randomness: time and entropy are passed in, the store is a trait.
 
 pub mod certified;
+mod change;
 pub mod context;
 mod core;
 pub mod decider;

@@ -286,3 +286,10 @@ pub fn evidence<S: Store>(store: &S, context: &Context) -> Result<BTreeMap<u16, 
     }
     Ok(all)
 }
+
+/// The seq of a stored record, without a look at the rest.
+#[cfg(test)]
+pub(crate) fn stored_seq<S: Store>(store: &S) -> u64 {
+    let bytes = store.get(RECORD).ok().flatten().unwrap_or_default();
+    Stored::decode(bytes.as_slice()).map(|stored| stored.seq).unwrap_or_default()
+}

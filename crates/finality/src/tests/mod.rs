@@ -2,6 +2,10 @@
 //! one; everything else is what runs in production.
 
 mod attack;
+mod chaos;
 mod crash;
 mod net;
 mod normal;
+mod solo;
+mod start;
+mod votes;

@@ -17,7 +17,7 @@ use crate::{
     Action, Alarm, Context, Decider, Fatal, Input, Law, Msg, Now, Origin, Parts, Record, Rules, Timing,
 };
 
-const WALL: u64 = 1_800_000_000_000;
+pub const WALL: u64 = 1_800_000_000_000;
 
 /// One custodian's keys.
 pub struct Member {
@@ -77,6 +77,11 @@ impl Cluster {
     pub fn seven() -> &'static Cluster {
         static SEVEN: OnceLock<Cluster> = OnceLock::new();
         SEVEN.get_or_init(|| Cluster::found(7, 7))
+    }
+
+    /// A custodian's share of the group's key.
+    pub fn share(&self, number: u16) -> KeyShare {
+        KeyShare::from_sealed_bytes(&self.members[&number].sealed).unwrap()
     }
 
     /// Signs any message as a custodian that doesn't keep to the protocol.
@@ -464,9 +469,15 @@ fn kind_name(message: &Msg) -> &'static str {
 }
 
 /// PROTOCOL 7: what an action promises stands in the durable image at the moment it leaves.
-fn check_durable(store: &MemoryStore, context: &Context, me: u16, action: &Action) {
+pub fn check_durable(store: &MemoryStore, context: &Context, me: u16, action: &Action) {
     let durable = Arc::new(MemoryStore::restore(store.snapshot()));
     let record = || Record::load(&durable, context).unwrap().unwrap_or_default();
+    if let Action::Send { message, .. } = action
+        && message.sender == me
+    {
+        let seq = crate::record::stored_seq(&durable);
+        assert!(seq >= message.seq, "PROTOCOL 7: a message left before its seq was durable");
+    }
     match action {
         Action::Send { message, .. } if message.sender == me => match &message.body {
             Body::Prepare(prepare) => {

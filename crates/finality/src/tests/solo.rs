@@ -1,0 +1,276 @@
+//! One custodian alone with a test that plays everybody else, signs what it likes and orders what it likes: directed
+//! scenarios in the fewest steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+use concordat_events::Hash;
+use concordat_events::batch::Batch;
+use concordat_store::memory::{Image, MemoryStore};
+use concordat_threshold::commit_many;
+use prost::Message as _;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::net::{Cluster, Net, WALL, check_durable};
+use crate::message::{Body, Kind, Message, PrepareCert, Vote, attachment_hash};
+use crate::read::batch_to_wire;
+use crate::rules::{Law, Rules};
+use crate::{Action, Alarm, Decider, Input, Msg, Now, Parts, Timing, record, wire};
+
+/// Who is played by the code under test: it leads epoch 3.
+pub const ME: u16 = 4;
+
+/// Its disk once Head(0) is certified.
+pub fn founded() -> Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE
+        .get_or_init(|| {
+            let mut net = Net::<Law>::new(Cluster::four(), 77);
+            net.start_all();
+            assert!(net.run_until(10_000, |net| net.certified.len() == 4), "{}", net.report());
+            net.store(ME).snapshot()
+        })
+        .clone()
+}
+
+pub struct Solo<R: Rules> {
+    pub cluster: &'static Cluster,
+    pub decider: Decider<MemoryStore, R>,
+    pub store: Arc<MemoryStore>,
+    pub now: u64,
+    pub sent: Vec<Msg>,
+    pub alarms: Vec<Alarm>,
+    /// Digest of the last entry given, by epoch.
+    chain: BTreeMap<u64, (u64, Hash)>,
+    seq: u64,
+}
+
+impl<R: Rules> Solo<R> {
+    /// Opens it on a disk; `intact` says that the operator vouches for it.
+    pub fn open(image: Image, intact: bool) -> Self {
+        let cluster = Cluster::four();
+        let store = Arc::new(MemoryStore::restore(image));
+        let parts = Parts {
+            context: cluster.context.clone(),
+            me: ME,
+            identity: Box::new(cluster.members[&ME].identity),
+            share: cluster.share(ME),
+            store: store.clone(),
+            timing: Timing { timeout_ms: 1_000 },
+            boot: b"some boot".to_vec(),
+            not_restored: intact,
+            entropy: Box::new(ChaCha20Rng::seed_from_u64(9)),
+        };
+        let decider = Decider::open(parts).unwrap();
+        let mut solo = Solo {
+            cluster,
+            decider,
+            store,
+            now: 1_000,
+            sent: Vec::new(),
+            alarms: Vec::new(),
+            chain: BTreeMap::new(),
+            seq: 1_000,
+        };
+        solo.input(Input::Start);
+        solo
+    }
+
+    /// Running on Head(0), nothing rolled back.
+    pub fn running() -> Self {
+        let mut solo = Self::open(founded(), true);
+        for from in [1, 2, 3] {
+            solo.answer(from, |_| {});
+        }
+        assert!(solo.decider.status().running);
+        solo.sent.clear();
+        solo
+    }
+
+    /// SIGKILL and a start on what was durable.
+    pub fn restart(&mut self) {
+        let next = Self::open(self.store.snapshot(), true);
+        let (now, seq) = (self.now, self.seq);
+        *self = Solo { now, seq, ..next };
+        for from in [1, 2, 3] {
+            self.answer(from, |_| {});
+        }
+    }
+
+    pub fn input(&mut self, input: Input) {
+        let now = Now { mono_ms: self.now, wall_ms: WALL + self.now };
+        let (store, cluster) = (self.store.clone(), self.cluster);
+        let (sent, alarms) = (&mut self.sent, &mut self.alarms);
+        self.decider
+            .handle(now, input, &mut |action| {
+                check_durable(&store, &cluster.context, ME, &action);
+                match action {
+                    Action::Send { message, .. } => sent.push(message),
+                    Action::Alarm(alarm) => alarms.push(alarm),
+                    _ => {}
+                }
+            })
+            .unwrap();
+    }
+
+    pub fn wait(&mut self, ms: u64) {
+        self.now += ms;
+        self.input(Input::Tick);
+    }
+
+    pub fn forge(&mut self, sender: u16, kind: Kind, body: &impl prost::Message, attachment: Vec<u8>) -> Msg {
+        self.seq += 1;
+        self.cluster.forge(sender, self.seq, kind, body, attachment)
+    }
+
+    pub fn say(&mut self, sender: u16, kind: Kind, body: &impl prost::Message) {
+        let message = self.forge(sender, kind, body, Vec::new());
+        self.input(Input::Message(message));
+    }
+
+    /// The number of this start's question.
+    pub fn question(&self) -> [u8; 32] {
+        let last = self.sent.iter().rev().find_map(|message| match &message.body {
+            Body::Question(nonce) => Some(*nonce),
+            _ => None,
+        });
+        last.expect("it asks before anything else")
+    }
+
+    /// Answers the start's question for a custodian; `change` makes it lie.
+    pub fn answer(&mut self, from: u16, change: impl FnOnce(&mut wire::Answer)) {
+        let mut body = wire::Answer {
+            nonce: self.question().to_vec(),
+            highest: None,
+            certified: self.tip(),
+            quarantined: false,
+            starting: false,
+            intact: true,
+        };
+        change(&mut body);
+        self.say(from, Kind::Answer, &body);
+    }
+
+    fn tip(&self) -> Vec<u8> {
+        record::last_head(&self.store, &self.cluster.context)
+            .unwrap()
+            .map(|head| head.certificate.log.json().as_bytes().to_vec())
+            .unwrap_or_default()
+    }
+
+    /// An empty batch, and the id of the next head that covers just it.
+    pub fn head(&self, ms: u64) -> (Batch, Hash) {
+        let batch = Batch { time_ms: WALL + self.now - 100 + ms, requests: Vec::new() };
+        let id = self.decider.ledger().execute(std::slice::from_ref(&batch)).unwrap().id;
+        (batch, id)
+    }
+
+    pub fn vote(epoch: u64, id: Hash) -> Vote {
+        Vote { epoch, height: 1, id }
+    }
+
+    /// A grant.
+    pub fn grant(&mut self, sender: u16, epoch: u64, lock: Option<&wire::PrepareCert>) -> Msg {
+        let body = wire::Grant { epoch, certified: self.tip(), lock: lock.cloned(), evidence: Vec::new() };
+        self.forge(sender, Kind::Grant, &body, Vec::new())
+    }
+
+    /// Makes it enter an epoch by complaints about the one before, and gives it the leader's EpochStart.
+    pub fn enter(&mut self, epoch: u64, lock: Option<&wire::PrepareCert>) {
+        for sender in [1, 2, 3] {
+            self.say(
+                sender,
+                Kind::Complaint,
+                &wire::Complaint { epoch: epoch - 1, cause: 2, next_height: 1 },
+            );
+        }
+        assert_eq!(self.decider.status().epoch, epoch);
+        self.start_epoch(epoch, lock);
+    }
+
+    pub fn start_epoch(&mut self, epoch: u64, lock: Option<&wire::PrepareCert>) {
+        let mut grants = Vec::new();
+        if epoch > 0 {
+            for (sender, lock) in [(1, lock), (2, None), (3, None)] {
+                grants.push(self.grant(sender, epoch, lock).envelope().clone());
+            }
+        }
+        let attachment = wire::Opening { grants, evidence: Vec::new() }.encode_to_vec();
+        let body = wire::EpochStart { epoch, opening: attachment_hash(&attachment).as_bytes().to_vec() };
+        let leader = self.cluster.context.leader(epoch, &BTreeSet::new());
+        let entry = self.forge(leader, Kind::EpochStart, &body, attachment);
+        self.chain.insert(epoch, (0, entry.digest));
+        self.input(Input::Ordered { epoch, entry });
+        assert!(self.decider.status().started);
+    }
+
+    /// Orders a batch and proposes the head that covers everything up to it.
+    pub fn propose(&mut self, epoch: u64, batch: &Batch, id: Hash) {
+        let leader = self.cluster.context.leader(epoch, &BTreeSet::new());
+        let (number, previous) = self.chain[&epoch];
+        let number = number + 1;
+        let (previous, hash) = (previous.as_bytes().to_vec(), batch.hash().as_bytes().to_vec());
+        let body = wire::Wrapper { epoch, number, previous, batch: hash };
+        let entry = self.forge(leader, Kind::Wrapper, &body, batch_to_wire(batch).encode_to_vec());
+        self.chain.insert(epoch, (number, entry.digest));
+        self.input(Input::Ordered { epoch, entry });
+        self.say(
+            leader,
+            Kind::Propose,
+            &wire::Propose { epoch, height: 1, number, id: id.as_bytes().to_vec() },
+        );
+    }
+
+    fn prepare(&mut self, sender: u16, vote: Vote) -> Msg {
+        let mut rng = ChaCha20Rng::seed_from_u64(self.seq);
+        let (_, commitments) = commit_many(&self.cluster.share(sender), 1, &mut rng).unwrap();
+        let list =
+            wire::Commitments { commitments: commitments.iter().map(|c| c.to_bytes().to_vec()).collect() };
+        let attachment = list.encode_to_vec();
+        let body = wire::Prepare {
+            epoch: vote.epoch,
+            height: vote.height,
+            id: vote.id.as_bytes().to_vec(),
+            commitments: attachment_hash(&attachment).as_bytes().to_vec(),
+        };
+        self.forge(sender, Kind::Prepare, &body, attachment)
+    }
+
+    /// A prepare certificate by the three others.
+    pub fn cert(&mut self, vote: Vote, batches: &[Hash]) -> wire::PrepareCert {
+        let prepares = [1, 2, 3].map(|sender| self.prepare(sender, vote)).to_vec();
+        PrepareCert { vote, prepares, batch_hashes: batches.to_vec() }.to_wire()
+    }
+
+    /// A session of two others and the own newest prepare.
+    pub fn certify(&mut self, vote: Vote, batches: &[Hash]) {
+        let mine = self.sent.iter().rev().find(|m| m.prepare().is_some_and(|p| p.vote == vote)).cloned();
+        let mut signers = vec![self.prepare(1, vote), self.prepare(2, vote)];
+        signers.extend(mine);
+        let cert = PrepareCert { vote, prepares: signers.clone(), batch_hashes: batches.to_vec() }.to_wire();
+        let signers = signers.iter().map(|signer| signer.envelope().clone()).collect();
+        let leader = self.cluster.context.leader(vote.epoch, &BTreeSet::new());
+        self.say(leader, Kind::Certify, &wire::Certify { cert: Some(cert), attempt: 1, signers });
+    }
+
+    pub fn prepared(&self, vote: Vote) -> bool {
+        self.sent.iter().any(|message| message.prepare().is_some_and(|prepare| prepare.vote == vote))
+    }
+
+    pub fn shared(&self, vote: Vote) -> bool {
+        self.sent.iter().any(|message| matches!(&message.body, Body::Share(share) if share.vote == vote))
+    }
+
+    /// Locks of the own grants for an epoch.
+    pub fn granted(&self, epoch: u64) -> Vec<Option<PrepareCert>> {
+        let grants = self.sent.iter().filter(|message| message.sender == ME).filter_map(|m| m.grant());
+        grants.filter(|grant| grant.epoch == epoch).map(|grant| grant.lock.clone()).collect()
+    }
+
+    /// A claim by a custodian to have reached a seq.
+    pub fn claim(&self, sender: u16, seq: u64) -> wire::Claim {
+        let message: Msg = self.cluster.forge(sender, seq, Kind::Nudge, &wire::Nudge {}, Vec::new());
+        Message::claim(&message)
+    }
+}
