@@ -22,6 +22,7 @@ mod tests;
 
 use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,23 +64,37 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
     life: mpsc::UnboundedSender<Life>,
 ) -> Result<(), RunError> {
-    tokio::pin!(shutdown);
-    let founded = tokio::select! {
-        founded = found::found(config, &life) => founded?,
-        () = &mut shutdown => {
-            let _ = life.send(Life::Stopped { reason: "asked to stop during the ceremony".into() });
-            return Ok(());
-        }
-    };
-    let reason = consensus(founded, options, shutdown, &life).await?;
-    let _ = life.send(Life::Stopped { reason });
-    Ok(())
+    whole_run(config, options, Box::pin(shutdown), life).await
+}
+
+/// What ends a run.
+type Shutdown<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Boxed, so that a custodian is compiled here once and not again in every program that runs one.
+fn whole_run<'a>(
+    config: &'a Path,
+    options: RunOptions,
+    mut shutdown: Shutdown<'a>,
+    life: mpsc::UnboundedSender<Life>,
+) -> Pin<Box<dyn Future<Output = Result<(), RunError>> + 'a>> {
+    Box::pin(async move {
+        let founded = tokio::select! {
+            founded = found::found(config, &life) => founded?,
+            () = &mut shutdown => {
+                let _ = life.send(Life::Stopped { reason: "asked to stop during the ceremony".into() });
+                return Ok(());
+            }
+        };
+        let reason = consensus(founded, options, shutdown, &life).await?;
+        let _ = life.send(Life::Stopped { reason });
+        Ok(())
+    })
 }
 
 async fn consensus(
     founded: Founded,
     options: RunOptions,
-    shutdown: impl Future<Output = ()> + Send,
+    shutdown: Shutdown<'_>,
     life: &mpsc::UnboundedSender<Life>,
 ) -> Result<String, RunError> {
     let Founded { dir: _held, config, keys, share, genesis, addresses, certificate, db, session } = founded;
