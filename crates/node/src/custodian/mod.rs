@@ -22,7 +22,6 @@ mod tests;
 
 use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +67,7 @@ pub async fn run(
 }
 
 /// What ends a run.
-type Shutdown<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+type Shutdown<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Boxed, so that a custodian is compiled here once and not again in every program that runs one.
 fn whole_run<'a>(
@@ -76,7 +75,7 @@ fn whole_run<'a>(
     options: RunOptions,
     mut shutdown: Shutdown<'a>,
     life: mpsc::UnboundedSender<Life>,
-) -> Pin<Box<dyn Future<Output = Result<(), RunError>> + 'a>> {
+) -> std::pin::Pin<Box<dyn Future<Output = Result<(), RunError>> + 'a>> {
     Box::pin(async move {
         let founded = tokio::select! {
             founded = found::found(config, &life) => founded?,
