@@ -124,7 +124,13 @@ impl ClientHandler for Counter {
             "certified": status.certified.map(|(height, id)| json!({"height": height, "id": id})),
             "prepared": status.prepared.map(|vote| json!({"epoch": vote.epoch, "height": vote.height, "id": vote.id})),
             "lock": status.lock.map(|vote| json!({"epoch": vote.epoch, "height": vote.height, "id": vote.id})),
-            "outbox": format!("{publishing:?}"),
+            "outbox": {
+                "waiting": publishing.waiting,
+                "stuck": publishing.stuck,
+                "relays": publishing.relays.iter().map(|(relay, health)| {
+                    (relay.clone(), json!({"held": health.held, "error": health.error, "refuses": health.refuses}))
+                }).collect::<serde_json::Map<_, _>>(),
+            },
         });
         Ok(Status {
             cluster: self.context.cluster,
