@@ -7,11 +7,21 @@ use concordat_events::head::Head;
 
 /// A value that the group's signature covers. Only this crate makes one, and only from a verified certificate.
 ///
+/// Anybody may read one:
+/// ```
+/// fn read(certified: concordat_finality::Certified<u8>) -> u8 {
+///     certified.into_inner()
+/// }
+/// ```
+/// Nobody else makes one, neither whole, nor by its field, nor by the function that this crate uses:
 /// ```compile_fail,E0423
 /// let forged = concordat_finality::Certified(7);
 /// ```
-/// ```compile_fail,E0603
-/// let forged = concordat_finality::certified::Certified { value: 7 };
+/// ```compile_fail,E0451
+/// let forged = concordat_finality::Certified { value: 7 };
+/// ```
+/// ```compile_fail,E0624
+/// let forged = concordat_finality::Certified::new(7);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Certified<T> {

@@ -45,7 +45,7 @@ impl<S: Store, R: Rules> Decider<S, R> {
     fn decide(&mut self, now: Now, input: Input, sink: &mut dyn FnMut(Action)) -> Result<(), Fatal> {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let mut left = VecDeque::new();
+            let (mut left, mut late) = (VecDeque::new(), Vec::new());
             let mut out = self.core.step(now, input)?;
             loop {
                 let Out { writes, dirty, effects, then } = out;
@@ -68,13 +68,16 @@ impl<S: Store, R: Rules> Decider<S, R> {
                     release(last);
                 } else {
                     release(last);
-                    write(self.store.as_ref(), writes, dirty)?;
+                    late.push((writes, dirty));
                 }
                 // What is left to do after the flush is part of the same decision: it is carried out before the next input,
                 // one piece after the other, each flushed before the next reads anything.
                 left.extend(then);
                 let Some(then) = left.pop_front() else { break };
                 out = self.core.resume(then)?;
+            }
+            for (writes, dirty) in late {
+                write(self.store.as_ref(), writes, dirty)?;
             }
         }
         Ok(())

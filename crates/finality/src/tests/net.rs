@@ -166,6 +166,10 @@ pub struct Net<R: Rules = Law> {
     pub certified: BTreeMap<u16, u64>,
     pub outcomes: BTreeMap<Hash, (u64, bool)>,
     votes: BTreeMap<(u16, u64, u64), Hash>,
+    /// Who gave a share for which vote.
+    shares: BTreeMap<Vote, BTreeSet<u16>>,
+    /// Heads with a prepare certificate.
+    locks: BTreeSet<Vote>,
     pub alarms: Vec<(u16, Alarm)>,
     pub fatal: Vec<(u16, String)>,
     pub sent: BTreeMap<&'static str, u64>,
@@ -188,6 +192,8 @@ impl<R: Rules> Net<R> {
             certified: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             votes: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            locks: BTreeSet::new(),
             alarms: Vec::new(),
             fatal: Vec::new(),
             sent: BTreeMap::new(),
@@ -327,8 +333,8 @@ impl<R: Rules> Net<R> {
         match action {
             Action::Send { to, message } => {
                 *self.sent.entry(kind_name(&message)).or_default() += 1;
-                if let Body::Prepare(prepare) = &message.body {
-                    self.check_vote(from, &prepare.vote);
+                if message.sender == from {
+                    self.check_message(from, &message);
                 }
                 let message = match &mut self.filter {
                     Some(filter) => filter(from, to, &message),
@@ -381,6 +387,35 @@ impl<R: Rules> Net<R> {
                 }
             }
             Action::Alarm(alarm) => self.alarms.push((from, alarm)),
+        }
+    }
+
+    fn check_message(&mut self, from: u16, message: &Msg) {
+        match &message.body {
+            Body::Prepare(prepare) => self.check_vote(from, &prepare.vote),
+            Body::Share(share) => {
+                self.shares.entry(share.vote).or_default().insert(from);
+            }
+            Body::Certify(certify) => {
+                let vote = certify.cert.vote;
+                let q = self.cluster.context.q();
+                // I12: finds errors long before I1 does.
+                let signed = self.shares.iter().filter(|(_, by)| by.len() >= q).map(|(vote, _)| vote);
+                for other in signed.filter(|other| other.height == vote.height && other.id != vote.id) {
+                    assert!(vote.epoch < other.epoch, "I12: {vote:?} has a certificate, {other:?} is signed");
+                }
+                self.locks.insert(vote);
+            }
+            Body::Grant(grant) => {
+                let next = crate::change::grant_height(grant);
+                let shared = self.shares.iter().filter(|(vote, by)| {
+                    vote.height == next && vote.epoch < grant.epoch && by.contains(&from)
+                });
+                let highest = shared.map(|(vote, _)| vote.epoch).max();
+                let shown = grant.lock.as_ref().map(|lock| lock.vote.epoch);
+                assert!(shown >= highest, "I8: custodian {from} grants {} without its lock", grant.epoch);
+            }
+            _ => {}
         }
     }
 
@@ -472,12 +507,6 @@ fn kind_name(message: &Msg) -> &'static str {
 pub fn check_durable(store: &MemoryStore, context: &Context, me: u16, action: &Action) {
     let durable = Arc::new(MemoryStore::restore(store.snapshot()));
     let record = || Record::load(&durable, context).unwrap().unwrap_or_default();
-    if let Action::Send { message, .. } = action
-        && message.sender == me
-    {
-        let seq = crate::record::stored_seq(&durable);
-        assert!(seq >= message.seq, "PROTOCOL 7: a message left before its seq was durable");
-    }
     match action {
         Action::Send { message, .. } if message.sender == me => match &message.body {
             Body::Prepare(prepare) => {
@@ -532,6 +561,12 @@ pub fn check_durable(store: &MemoryStore, context: &Context, me: u16, action: &A
             );
         }
         _ => {}
+    }
+    if let Action::Send { message, .. } = action
+        && message.sender == me
+    {
+        let seq = crate::record::stored_seq(&durable);
+        assert!(seq >= message.seq, "PROTOCOL 7: a message left before its seq was durable");
     }
 }
 

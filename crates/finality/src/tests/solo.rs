@@ -41,6 +41,10 @@ pub struct Solo<R: Rules> {
     pub now: u64,
     pub sent: Vec<Msg>,
     pub alarms: Vec<Alarm>,
+    /// What left before it was durable.
+    pub early: Vec<String>,
+    /// Entries that it gave to its group.
+    pub appended: Vec<(u64, Msg)>,
     /// Digest of the last entry given, by epoch.
     chain: BTreeMap<u64, (u64, Hash)>,
     seq: u64,
@@ -70,6 +74,8 @@ impl<R: Rules> Solo<R> {
             now: 1_000,
             sent: Vec::new(),
             alarms: Vec::new(),
+            early: Vec::new(),
+            appended: Vec::new(),
             chain: BTreeMap::new(),
             seq: 1_000,
         };
@@ -101,17 +107,25 @@ impl<R: Rules> Solo<R> {
     pub fn input(&mut self, input: Input) {
         let now = Now { mono_ms: self.now, wall_ms: WALL + self.now };
         let (store, cluster) = (self.store.clone(), self.cluster);
-        let (sent, alarms) = (&mut self.sent, &mut self.alarms);
+        let (sent, alarms, early) = (&mut self.sent, &mut self.alarms, &mut self.early);
+        let appended = &mut self.appended;
         self.decider
             .handle(now, input, &mut |action| {
-                check_durable(&store, &cluster.context, ME, &action);
+                let check = || check_durable(&store, &cluster.context, ME, &action);
+                if let Err(error) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
+                    early.push(error.downcast_ref::<String>().cloned().unwrap_or_else(|| {
+                        error.downcast_ref::<&str>().map(|text| text.to_string()).unwrap_or_default()
+                    }));
+                }
                 match action {
+                    Action::Append { epoch, entry, .. } => appended.push((epoch, entry)),
                     Action::Send { message, .. } => sent.push(message),
                     Action::Alarm(alarm) => alarms.push(alarm),
                     _ => {}
                 }
             })
             .unwrap();
+        assert!(!R::FLUSH_BEFORE_SEND || self.early.is_empty(), "{:?}", self.early);
     }
 
     pub fn wait(&mut self, ms: u64) {

@@ -20,6 +20,7 @@ mutant!(HeadsFromFew, HEADS_FROM_QUORUM);
 mutant!(BarOneLower, BAR_IS_TWO_AHEAD);
 mutant!(BarForgotten, BAR_PERSISTS);
 mutant!(NoQuarantine, QUARANTINE);
+mutant!(SendFirst, FLUSH_BEFORE_SEND);
 
 /// T4: one flush was rolled back; others have seen the message that followed it.
 fn notices_the_loss_of_one_flush<R: Rules>() -> bool {
@@ -194,4 +195,20 @@ fn who_is_in_quarantine_votes_for_nothing() {
     let (batch, id) = solo.head(7);
     solo.propose(1, &batch, id);
     assert!(!solo.sent.iter().any(|m| m.prepare().is_some() || (m.grant().is_some() && m.sender == ME)));
+}
+
+/// The row of quarantine in PROTOCOL 7: with the swap, messages leave that no durable record stands behind.
+#[test]
+fn quarantine_is_durable_before_anything_else_leaves() {
+    fn early<R: Rules>() -> Vec<String> {
+        let mut solo = Solo::<R>::open(founded(), true);
+        let highest = Some(solo.claim(ME, 5_000));
+        for from in [1, 2] {
+            let highest = highest.clone();
+            solo.answer(from, |answer| answer.highest = highest);
+        }
+        solo.early
+    }
+    assert!(early::<Law>().is_empty());
+    assert!(!early::<SendFirst>().is_empty(), "the mutant is seen");
 }

@@ -18,6 +18,7 @@ mutant!(NoValueRule, VALUE_RULE);
 mutant!(AdoptedLockBinds, ADOPTED_LOCK_BINDS_NOT);
 mutant!(GrantHidesLock, GRANT_SHOWS_LOCK);
 mutant!(FewComplaintsBind, COMPLAINTS_BIND_BY_QUORUM);
+mutant!(SendFirst, FLUSH_BEFORE_SEND);
 
 /// Shares X in epoch 0.
 fn sharer<R: Rules>() -> (Solo<R>, concordat_events::batch::Batch, concordat_events::Hash) {
@@ -184,4 +185,56 @@ fn a_liars_huge_epochs_move_nobody() {
     solo.say(1, Kind::Complaint, &wire::Complaint { epoch: u64::MAX, cause: 2, next_height: u64::MAX });
     solo.wait(10);
     assert_eq!(solo.decider.status().epoch, 0);
+}
+
+/// Votes, shares and grants as a follower, then entries and a proposal as the leader of epoch 3: what left too early?
+fn left_early<R: Rules>() -> Vec<String> {
+    let (mut solo, _, _) = sharer::<R>();
+    for epoch in [1, 2] {
+        solo.enter(epoch, None);
+    }
+    for sender in [1, 2, 3] {
+        solo.say(sender, Kind::Complaint, &wire::Complaint { epoch: 2, cause: 2, next_height: 1 });
+    }
+    for sender in [1, 2, 3] {
+        let grant = solo.grant(sender, 3, None);
+        solo.input(crate::Input::Message(grant));
+    }
+    solo.wait(1_000);
+    let mut given = 0;
+    while let Some((epoch, entry)) = solo.appended.get(given).cloned() {
+        given += 1;
+        solo.input(crate::Input::Ordered { epoch, entry });
+    }
+    assert!(given > 1, "the forced batch is wrapped anew");
+    assert!(solo.sent.iter().any(|message| matches!(&message.body, Body::Propose(_))));
+    let evidence = |id: u8| wire::Propose { epoch: 3, height: 9, number: 1, id: vec![id; 32] };
+    for id in [1, 2] {
+        solo.say(1, Kind::Propose, &evidence(id));
+    }
+    assert_eq!(solo.decider.status().named, [1]);
+    solo.early
+}
+
+#[test]
+fn swapping_flush_and_send_is_seen_in_every_row() {
+    assert!(left_early::<Law>().is_empty());
+    let seen = left_early::<SendFirst>();
+    for row in ["a prepare", "a share", "a grant", "a proposal", "a batch", "a message left before its seq"] {
+        assert!(seen.iter().any(|early| early.contains(row)), "{row}: {seen:?}");
+    }
+}
+
+#[test]
+fn evidence_is_durable_when_it_is_passed_on() {
+    let mut solo = Solo::<Law>::running();
+    for id in [1, 2] {
+        let body = wire::Propose { epoch: 0, height: 9, number: 1, id: vec![id; 32] };
+        solo.say(2, Kind::Propose, &body);
+    }
+    let passed =
+        |solo: &Solo<Law>| solo.sent.iter().any(|message| matches!(&message.body, Body::Evidence(_)));
+    assert!(passed(&solo));
+    solo.restart();
+    assert_eq!(solo.decider.status().named, [2]);
 }
