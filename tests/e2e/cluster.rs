@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use crate::raw_client;
 use crate::support::{Ran, run};
-use crate::town::{Town, WAIT, event};
+use crate::town::{TURN, Town, WAIT, event};
 
 /// The id of nothing.
 const NOWHERE: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cluster_lives_through() {
+    let _turn = TURN.lock().await;
     let mut town = Town::found(4).await;
     both_doors(&town).await;
     rubbish(&town).await;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::architecture::root;
 use crate::support::{Ran, concordat, ran, run, skipped};
+use crate::town::TURN;
 
 /// What the demonstration promises to print, no more and no less.
 const KEYS: [&str; 7] = ["group", "custodians", "killed", "heads", "machine", "state", "verified"];
@@ -25,6 +26,7 @@ fn tag<'v>(event: &'v Value, name: &str) -> Option<&'v str> {
 
 #[test]
 fn to_the_end_and_verified_by_others() {
+    let _turn = TURN.blocking_lock();
     let home = tempfile::tempdir().unwrap();
     let told = ran(concordat(home.path())
         .args(["demo", "--json", "--no-client-port", "--export", "events.jsonl"])

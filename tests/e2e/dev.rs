@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::{Ran, concordat, ran, run, skipped};
-use crate::town::COUNTER;
+use crate::town::{COUNTER, TURN};
 
 /// A running `dev up`. It is told to stop when dropped.
 struct Up {
@@ -87,6 +87,7 @@ fn published(up: &Up, home: &Path) -> String {
 
 #[test]
 fn a_second_start_goes_on_with_the_same_cluster() {
+    let _turn = TURN.blocking_lock();
     let home = home();
     let home = home.path();
     let up = Up::start(home, &[]);
@@ -162,6 +163,7 @@ fn on_an_independent_relay() {
     else {
         return skipped("independent_relay", "CONCORDAT_RELAY_BIN names no nostr-rs-relay");
     };
+    let _turn = TURN.blocking_lock();
     let port = concordat_cli::cluster::free_port().unwrap();
     let _relay = Independent::start(&program, port);
     let url = format!("ws://127.0.0.1:{port}");

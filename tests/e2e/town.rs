@@ -15,6 +15,9 @@ use crate::support::{Ran, concordat, ran};
 /// Longest wait for anything: many times what a busy computer needs.
 pub const WAIT: Duration = Duration::from_secs(120);
 
+/// Whoever runs a cluster holds this: one at a time, so that a small computer isn't busier with the tests than it can be.
+pub static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A machine that adds, and does nothing else.
 pub const COUNTER: &str = r#"{"id":"counter","initial":"on","context":{"n":0},"states":{"on":{"on":{
   "ADD":{"guard":{"type":"cel","params":{"expr":"event.data.by > 0"}},
