@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use concordat_events::batch::Batch;
 use concordat_events::limits::REQUESTS_PER_HEAD;
 use concordat_store::Store;
 use prost::Message as _;
@@ -81,8 +80,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         // Heads certified since c, before this entry came: their batches stand at the front of the log.
         let mut height = next_height;
         while height < self.next_height() {
-            if let Some(head) = record::get_head(&self.store, &self.context, height)? {
-                self.epoch.unmatched.push_back(head.batches.iter().map(Batch::hash).collect());
+            if let Some(hashes) = record::batches_of(&self.store, height)? {
+                self.epoch.unmatched.push_back(hashes);
             }
             height += 1;
         }

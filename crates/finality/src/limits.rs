@@ -28,6 +28,9 @@ pub const EPOCH_ENTRIES: u64 = 1 << 20;
 /// How long an epoch lasts at most, in ms (PROTOCOL 5).
 pub const EPOCH_MS: u64 = 60 * 60 * 1000;
 
+/// How long requests may wait for long while heads have room, before the leader counts as too slow, in ms (PROTOCOL 5).
+pub const SLOW_MS: u64 = 60_000;
+
 /// How often timeouts double (PROTOCOL 5: 64-fold at most).
 pub const MAX_DOUBLINGS: u32 = 6;
 

@@ -223,6 +223,8 @@ pub enum Cause {
     Old,
     /// The leader is named by evidence.
     Evidence,
+    /// Requests have waited for long through a whole minute while heads had room for them.
+    Slow,
 }
 
 /// See [`Body::Complaint`].

@@ -405,6 +405,7 @@ impl Cause {
             5 => Cause::Resigned,
             6 => Cause::Old,
             7 => Cause::Evidence,
+            8 => Cause::Slow,
             _ => return None,
         })
     }
@@ -418,6 +419,7 @@ impl Cause {
             Cause::Resigned => 5,
             Cause::Old => 6,
             Cause::Evidence => 7,
+            Cause::Slow => 8,
         }
     }
 }

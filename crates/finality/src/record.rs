@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use concordat_events::ValidEvent;
-use concordat_events::batch::Batch;
+use concordat_events::batch::{Batch, batch_hash};
 use concordat_events::hash::Hash;
+use concordat_events::head::Head;
 use concordat_store::{Order, Store, StoreError, WriteBatch, after_prefix, scan_prefix};
 use prost::Message as _;
 use std::ops::Bound;
@@ -244,6 +245,22 @@ pub fn published<S: Store>(
     }
     let requests = head.batches.into_iter().flat_map(|batch| batch.requests).collect();
     Ok(Some(Certified::new(Published { head: head.certificate.head, events, requests })))
+}
+
+/// Hashes of the batches behind the certified head of a height: its log event alone tells, so that a long epoch's heads are
+/// read fast.
+pub fn batches_of<S: Store>(store: &S, height: u64) -> Result<Option<Vec<Hash>>, StoreError> {
+    let Some(stored) = get_head_bytes(store, height)? else { return Ok(None) };
+    let key = height_key(height);
+    let log = stored.certificate.map(|certificate| certificate.log_event).unwrap_or_default();
+    let log = ValidEvent::parse(&log).map_err(|error| corrupt(&key, error))?;
+    let head = Head::from_log_event(&log).map_err(|error| corrupt(&key, error))?;
+    let mut ids = head.outcomes.iter().map(|(id, _)| *id);
+    let hashes = head.batches.iter().map(|(time_ms, count)| {
+        let count = usize::try_from(*count).unwrap_or(usize::MAX);
+        batch_hash(*time_ms, ids.by_ref().take(count).collect::<Vec<_>>().into_iter())
+    });
+    Ok(Some(hashes.collect()))
 }
 
 /// The highest certified head.

@@ -53,6 +53,11 @@ pub struct Solo<R: Rules> {
 impl<R: Rules> Solo<R> {
     /// Opens it on a disk; `intact` says that the operator vouches for it.
     pub fn open(image: Image, intact: bool) -> Self {
+        Self::open_with(image, intact, 1_000)
+    }
+
+    /// As [`Solo::open`], with another timeout.
+    pub fn open_with(image: Image, intact: bool, timeout_ms: u64) -> Self {
         let cluster = Cluster::four();
         let store = Arc::new(MemoryStore::restore(image));
         let parts = Parts {
@@ -61,7 +66,7 @@ impl<R: Rules> Solo<R> {
             identity: Box::new(cluster.members[&ME].identity),
             share: cluster.share(ME),
             store: store.clone(),
-            timing: Timing { timeout_ms: 1_000 },
+            timing: Timing { timeout_ms },
             boot: b"some boot".to_vec(),
             not_restored: intact,
             entropy: Box::new(ChaCha20Rng::seed_from_u64(9)),

@@ -238,3 +238,27 @@ fn evidence_is_durable_when_it_is_passed_on() {
     solo.restart();
     assert_eq!(solo.decider.status().named, [2]);
 }
+
+/// A leader that lets requests wait, though never as long as the timeout.
+#[test]
+fn a_leader_that_drips_is_complained_about() {
+    let mut solo = Solo::<Law>::open_with(super::solo::founded(), true, 200_000);
+    for from in [1, 2, 3] {
+        solo.answer(from, |_| {});
+    }
+    solo.start_epoch(0, None);
+    let event = Box::new(super::net::definition(solo.cluster, "slow"));
+    solo.input(crate::Input::Request { event, origin: crate::Origin::Client });
+    let slow = |solo: &Solo<Law>| {
+        let cause = crate::message::Cause::Slow;
+        solo.alarms.iter().any(|alarm| *alarm == crate::Alarm::Complained { epoch: 0, cause })
+    };
+    for _ in 0..15 {
+        solo.wait(10_000);
+    }
+    assert!(!slow(&solo), "it has waited for long, but not through a whole minute");
+    for _ in 0..3 {
+        solo.wait(10_000);
+    }
+    assert!(slow(&solo), "{:?}", solo.alarms);
+}
