@@ -251,7 +251,7 @@ fn a_leader_that_drips_is_complained_about() {
     solo.input(crate::Input::Request { event, origin: crate::Origin::Client });
     let slow = |solo: &Solo<Law>| {
         let cause = crate::message::Cause::Slow;
-        solo.alarms.iter().any(|alarm| *alarm == crate::Alarm::Complained { epoch: 0, cause })
+        solo.alarms.contains(&crate::Alarm::Complained { epoch: 0, cause })
     };
     for _ in 0..15 {
         solo.wait(10_000);
