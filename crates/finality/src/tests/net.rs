@@ -161,7 +161,6 @@ pub struct Net<R: Rules = Law> {
     rng: ChaCha20Rng,
     /// The ideal ordered log of each epoch.
     logs: BTreeMap<u64, Vec<Msg>>,
-    /// Every certified id ever seen, by height.
     pub heads: BTreeMap<u64, Hash>,
     pub certified: BTreeMap<u16, u64>,
     pub outcomes: BTreeMap<Hash, (u64, bool)>,
