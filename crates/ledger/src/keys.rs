@@ -25,7 +25,7 @@ pub fn definition_key(machine: &Hash) -> Vec<u8> {
     format!("definition/{machine}").into_bytes()
 }
 
-/// The leaf that says that a machine accepted a request.
+/// The leaf that says that a request to a machine is settled, accepted or rejected, and at which height.
 pub fn request_key(machine: &Hash, request: &Hash) -> Vec<u8> {
     format!("request/{machine}/{request}").into_bytes()
 }

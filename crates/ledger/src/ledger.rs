@@ -251,8 +251,8 @@ impl<S: Store> Ledger<S> {
         Ok(claim.map(|claim| claim.machine))
     }
 
-    /// Was this request accepted by this machine, and at which height?
-    pub fn accepted(&self, machine: &Hash, request: &Hash) -> Result<Option<u64>, StoreError> {
+    /// Is this request to this machine settled, accepted or rejected, and at which height?
+    pub fn settled(&self, machine: &Hash, request: &Hash) -> Result<Option<u64>, StoreError> {
         leaf(&self.certified, &keys::request_key(machine, request))
     }
 

@@ -14,7 +14,7 @@ pub enum Refusal {
     UnknownMachine,
     /// No `source` filter of any machine matches the event.
     NoMachine,
-    /// This request was accepted before, or stands twice in one head.
+    /// This request was settled before, or stands twice in one head.
     Duplicate,
     /// Another machine has this (kind, `d`).
     DTaken,

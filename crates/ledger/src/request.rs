@@ -107,7 +107,9 @@ impl<S: Store> Work<'_, S> {
         let Some(mut slot) = self.take(&id)? else { return Ok(Err(Refusal::UnknownMachine)) };
         let verdict = self.input_to(id, &mut slot, event, input);
         self.put(id, slot);
-        verdict
+        let verdict = verdict?;
+        self.settle(&id, event, &verdict)?;
+        Ok(verdict)
     }
 
     fn input_to(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent, input: Input7501) -> Verdict {
@@ -117,11 +119,26 @@ impl<S: Store> Work<'_, S> {
         if stale(&id, slot.fixed.mode, slot.record.last, input.transition) {
             return Ok(Err(Refusal::Stale));
         }
-        let verdict = self.step(id, slot, event, signed_event(event, input.kind, input.data))?;
+        let verdict = self.step(id, slot, signed_event(event, input.kind, input.data))?;
         if verdict.is_ok() {
             Self::note(slot).last = Some(event.id());
         }
         Ok(verdict)
+    }
+
+    /// A request has one outcome, for ever: its sender was told it, signed. So a rejection is kept like an acceptance; else
+    /// whoever brings the request again, a custodian that reads it from a relay or a leader that waits for the right moment,
+    /// could turn it into the opposite.
+    fn settle(
+        &mut self,
+        id: &Hash,
+        event: &ValidEvent,
+        verdict: &Result<(), Refusal>,
+    ) -> Result<(), StoreError> {
+        match verdict {
+            Err(Refusal::Duplicate) => Ok(()),
+            Ok(()) | Err(_) => self.set(&keys::request_key(id, &event.id()), &self.height.clone()),
+        }
     }
 
     /// An event of any other kind: an input of every machine that listens for it. It is accepted if one takes it; if
@@ -133,7 +150,9 @@ impl<S: Store> Work<'_, S> {
             if matches(&slot.fixed.sources, event) {
                 let verdict = self.source_to(id, &mut slot, event);
                 self.put(id, slot);
-                match verdict? {
+                let verdict = verdict?;
+                self.settle(&id, event, &verdict)?;
+                match verdict {
                     Ok(()) => taken = true,
                     Err(refusal) => first = first.or(Some(refusal)),
                 }
@@ -146,7 +165,7 @@ impl<S: Store> Work<'_, S> {
 
     fn source_to(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent) -> Verdict {
         match self.acceptable(id, slot, event)? {
-            Ok(()) => self.step(id, slot, event, source_event(event)),
+            Ok(()) => self.step(id, slot, source_event(event)),
             Err(refusal) => Ok(Err(refusal)),
         }
     }
@@ -169,7 +188,7 @@ impl<S: Store> Work<'_, S> {
         Ok(Ok(()))
     }
 
-    fn step(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent, input: Event) -> Verdict {
+    fn step(&mut self, id: Hash, slot: &mut Slot, input: Event) -> Verdict {
         let step = match slot.fixed.definition.send(&slot.record.state, &input, self.now_ms) {
             Ok(step) => step,
             Err(rejection) => return Ok(Err(rejection.into())),
@@ -180,7 +199,6 @@ impl<S: Store> Work<'_, S> {
         let record = Self::note(slot);
         record.timer_streak = 0;
         record.rest_until_ms = None;
-        self.set(&keys::request_key(&id, &event.id()), &self.height.clone())?;
         Ok(Ok(()))
     }
 }

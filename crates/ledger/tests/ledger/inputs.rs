@@ -53,20 +53,25 @@ fn a_request_is_accepted_once() {
     assert_eq!(snapshots(&signed)[0].tag("transition"), Some(add.id().to_hex().as_str()));
     assert_eq!(world.one(2_000, &add), "duplicate");
     assert_eq!(world.ledger.judge(&add, START).unwrap().unwrap().code(), "duplicate");
-    assert_eq!(world.ledger.accepted(&machine.id(), &add.id()).unwrap(), Some(1));
+    assert_eq!(world.ledger.settled(&machine.id(), &add.id()).unwrap(), Some(1));
     assert_eq!(world.context(&machine, "n"), 1);
 }
 
-/// What was refused may be sent again, but has one outcome per head.
+/// A signed rejection is final: nobody turns it into the opposite by bringing the request again.
 #[test]
-fn a_refused_request_may_come_again() {
+fn a_rejected_request_stays_rejected() {
     let mut world = World::new();
     let user = Keys::generate();
-    let machine = world.definition(&user, "m", &counter());
-    let add = input(&user, &machine, "ADD", 1);
-    let (outcomes, _) = world.heads(&[(1_000, &[&add, &machine]), (1_000, &[&add])]);
-    assert_eq!(outcomes, ["unknown_machine", "ok", "duplicate"]);
-    assert_eq!(world.one(2_000, &add), "ok");
+    let machine = world.definition_with(&user, "s", &counter(), Mode::Strict, &[]);
+    world.head(1_000, &[&machine]);
+    let first = input(&user, &machine, "ADD", 1);
+    let early = input_after(&user, &machine, "ADD", 2, Some(first.id()));
+    assert_eq!(world.one(2_000, &early), "stale");
+    assert_eq!(world.one(3_000, &first), "ok");
+    // Now it would fit.
+    assert_eq!(world.one(4_000, &early), "duplicate");
+    assert_eq!(world.ledger.judge(&early, START).unwrap().unwrap().code(), "duplicate");
+    assert_eq!(world.ledger.settled(&machine.id(), &early.id()).unwrap(), Some(2));
 }
 
 #[test]

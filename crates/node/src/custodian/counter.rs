@@ -53,7 +53,7 @@ impl Counter {
         };
         let height = self
             .desk
-            .query(move |decider| decider.ledger().accepted(&machine, &id).ok().flatten())
+            .query(move |decider| decider.ledger().settled(&machine, &id).ok().flatten())
             .await
             .flatten()?;
         let context = self.context.clone();

@@ -79,6 +79,10 @@ where
     let epoch = shared.identity.epoch;
     let mut closing = shared.closing.subscribe();
     loop {
+        // A group that was closed before this task first ran has nothing more to announce: `changed` would wait for ever.
+        if shared.closed.load(Ordering::Acquire) {
+            break;
+        }
         let first = match TC::<Rt>::select2(closing.changed(), orders.recv()).await {
             Select2::Second(Some(order)) => order,
             Select2::First(_) | Select2::Second(None) => break,
