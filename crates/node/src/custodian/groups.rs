@@ -11,6 +11,7 @@ use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::db::Db;
 use super::desk::Desk;
@@ -95,6 +96,8 @@ struct Shared {
     timing: Timing,
     open: RwLock<Option<(u64, Log)>>,
     stop: CancellationToken,
+    /// Groups that are ending.
+    closing: TaskTracker,
     failed: Notify,
 }
 
@@ -132,6 +135,7 @@ impl Groups {
             timing,
             open: RwLock::new(None),
             stop: CancellationToken::new(),
+            closing: TaskTracker::new(),
             failed: Notify::new(),
         });
         let task = tokio::spawn(shared.clone().run(orders));
@@ -187,12 +191,18 @@ impl Shared {
             };
             match action {
                 Some(Action::OpenGroup { epoch, leader, lead }) => {
-                    self.close(open.take(), None).await;
+                    let same = open.as_ref().is_some_and(|open| open.epoch == epoch);
+                    // A rebuilt group takes over its epoch's log: the dead one must have let go of it.
+                    if let Some(ending) = self.close(open.take(), None)
+                        && same
+                    {
+                        let _ = ending.await;
+                    }
                     open = self.open(epoch, leader, lead).await;
                 }
                 Some(Action::CloseGroup { epoch }) => {
                     if open.as_ref().is_some_and(|open| open.epoch == epoch) {
-                        self.close(open.take(), Some(epoch)).await;
+                        self.close(open.take(), Some(epoch));
                     }
                 }
                 Some(Action::Append { epoch, number, entry }) => {
@@ -204,7 +214,9 @@ impl Shared {
                 }
                 Some(_) => {}
                 None => {
-                    self.close(open.take(), None).await;
+                    self.close(open.take(), None);
+                    self.closing.close();
+                    self.closing.wait().await;
                     return;
                 }
             }
@@ -273,19 +285,23 @@ impl Shared {
     }
 
     /// Closes a group; what a finished epoch leaves is erased.
-    async fn close(&self, open: Option<Open>, finished: Option<u64>) {
-        let Some(open) = open else { return };
+    fn close(self: &Arc<Self>, open: Option<Open>, finished: Option<u64>) -> Option<JoinHandle<()>> {
+        let open = open?;
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
         for task in &open.tasks {
             task.abort();
         }
-        open.log.close().await;
-        if let Some(epoch) = finished
-            && let Err(error) = order::erase(&self.db, epoch)
-        {
-            tracing::error!(%error, "the ordered log");
-            self.failed.notify_one();
-        }
+        // The next epoch doesn't wait for it: nothing of a closed group votes, and votes are what counts.
+        let shared = self.clone();
+        Some(self.closing.spawn(async move {
+            open.log.close().await;
+            if let Some(epoch) = finished
+                && let Err(error) = order::erase(&shared.db, epoch)
+            {
+                tracing::error!(%error, "the ordered log");
+                shared.failed.notify_one();
+            }
+        }))
     }
 }
 
