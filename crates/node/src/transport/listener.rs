@@ -145,6 +145,9 @@ impl Serving {
                 break;
             }
         }
+        // The address is free when this returns: the same custodian may bind it again at once.
+        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
         // What is left is aborted with the drop.
     }
 }
