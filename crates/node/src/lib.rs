@@ -5,6 +5,7 @@
 //! * [`relay`]: requests in, certified events out; the durable outbox; a relay of our own;
 //! * [`client`]: the door for users;
 //! * [`ceremony`]: cards, proposal, and the key ceremony of the founders;
+//! * [`engine`]: what is the same in a custodian and in the simulator;
 //! * [`custodian`]: all of it put together, as a process;
 //! * [`keys`], [`dir`], [`config`]: sealed keys, a custodian's directory, its local configuration;
 //! * [`limits`]: every bound of this crate, with its reason.
@@ -14,6 +15,7 @@ pub mod client;
 pub mod config;
 pub mod custodian;
 pub mod dir;
+pub mod engine;
 pub mod keys;
 pub mod limits;
 pub mod order;

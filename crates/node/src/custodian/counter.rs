@@ -8,18 +8,22 @@ use concordat_finality::{Bar, Context, Decider, Input, Origin, Published};
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 
+use super::Process;
 use super::db::Db;
 use super::desk::Desk;
 use super::outlet::Outlet;
 use crate::client::{
     CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream,
 };
+use crate::engine::{Groups, Inbox};
+use crate::order::Health;
 use crate::relay::OutboxStatus;
 
 /// See the module's header.
 pub(crate) struct Counter {
     context: Arc<Context>,
     desk: Desk,
+    groups: Groups<Process>,
     outlet: Outlet,
     publishing: watch::Receiver<OutboxStatus>,
     db: Db,
@@ -37,11 +41,12 @@ impl Counter {
     pub fn new(
         context: Arc<Context>,
         desk: Desk,
+        groups: Groups<Process>,
         outlet: Outlet,
         publishing: watch::Receiver<OutboxStatus>,
         db: Db,
     ) -> Self {
-        Counter { context, desk, outlet, publishing, db }
+        Counter { context, desk, groups, outlet, publishing, db }
     }
 
     /// The outcome of a request that is certified already.
@@ -105,6 +110,7 @@ impl ClientHandler for Counter {
 
     async fn status(&self) -> Result<Status, HandlerError> {
         let status = self.desk.query(|decider| decider.status()).await.ok_or_else(stopped)?;
+        let log = self.groups.health().await;
         let publishing = self.publishing.borrow().clone();
         let state = match (status.running, status.bar) {
             (false, _) => "starting",
@@ -124,6 +130,14 @@ impl ClientHandler for Counter {
             "certified": status.certified.map(|(height, id)| json!({"height": height, "id": id})),
             "prepared": status.prepared.map(|vote| json!({"epoch": vote.epoch, "height": vote.height, "id": vote.id})),
             "lock": status.lock.map(|vote| json!({"epoch": vote.epoch, "height": vote.height, "id": vote.id})),
+            "log": log.map(|log| json!({
+                "epoch": log.epoch,
+                "core": core(&log.health),
+                "leading": matches!(log.health, Health::Alive { leading: true, .. }),
+                "refused": log.refusals.into_iter().map(|((peer, reason), count)| {
+                    json!({"peer": peer, "reason": reason, "count": count})
+                }).collect::<Vec<_>>(),
+            })),
             "outbox": {
                 "waiting": publishing.waiting,
                 "stuck": publishing.stuck,
@@ -142,6 +156,17 @@ impl ClientHandler for Counter {
             state: state.to_owned(),
             details: details.to_string(),
         })
+    }
+}
+
+/// How a log's core is, in a word.
+fn core(health: &Health) -> &'static str {
+    match health {
+        Health::Alive { .. } => "alive",
+        Health::ReadOnly => "read_only",
+        Health::Silent => "silent",
+        Health::Dead { .. } => "dead",
+        Health::Closed => "closed",
     }
 }
 

@@ -5,13 +5,14 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use concordat_finality::{Action, Alarm, Decider, Fatal, Input, Now};
+use concordat_finality::{Action, Alarm, Certified, Decider, Fatal, Input, Now, Published};
+use futures::channel::mpsc::UnboundedSender;
 use tokio::sync::{mpsc, oneshot};
 
 use super::db::Db;
-use super::is_group_action;
 use super::life::{Life, RunError};
 use super::outlet::Outlet;
+use crate::engine::{Inbox, Ways, release};
 use crate::transport::Peers;
 
 /// Inputs on their way; whoever brings more waits.
@@ -59,42 +60,72 @@ fn millis(duration: Duration) -> u64 {
 struct Worker {
     decider: Decider<Db>,
     clock: Clock,
-    peers: Peers,
-    outlet: Outlet,
-    orders: mpsc::UnboundedSender<Action>,
-    life: mpsc::UnboundedSender<Life>,
+    ways: Exits,
+}
+
+/// The ways out of a process.
+pub(crate) struct Exits {
+    pub peers: Peers,
+    pub outlet: Outlet,
+    pub orders: UnboundedSender<Action>,
+    pub life: mpsc::UnboundedSender<Life>,
+}
+
+impl Ways for Exits {
+    fn send(&mut self, to: u16, message: Bytes) {
+        // What is too large or for a stranger can't be sent by anybody; the protocol repeats what got lost.
+        if let Err(error) = self.peers.send(to, message) {
+            tracing::warn!(%error, "a message wasn't sent");
+        }
+    }
+
+    fn certified(&mut self, head: Certified<Published>) {
+        self.outlet.certified(head);
+    }
+
+    fn order(&mut self, action: Action) {
+        let _ = self.orders.unbounded_send(action);
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        let event = match alarm {
+            Alarm::Epoch { epoch, leader } => {
+                tracing::info!(epoch, leader, "epoch entered");
+                Life::Epoch { epoch, leader }
+            }
+            other => {
+                tracing::warn!(alarm = %other, "alarm");
+                Life::Alarm { message: other.to_string() }
+            }
+        };
+        let _ = self.life.send(event);
+    }
+}
+
+impl Inbox for Desk {
+    async fn input(&self, input: Input) {
+        if let Ok(permit) = self.space.acquire().await {
+            permit.forget();
+            let _ = self.commands.send(Command::Input(input));
+        }
+    }
 }
 
 impl Desk {
-    /// Starts the thread. Gives the handle, what the group task has to do, and the error that ends the process.
-    pub fn start(
-        decider: Decider<Db>,
-        clock: Clock,
-        peers: Peers,
-        outlet: Outlet,
-        life: mpsc::UnboundedSender<Life>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Action>, Ended), RunError> {
+    /// Starts the thread. Gives the handle, and the error that ends the process.
+    pub fn start(decider: Decider<Db>, clock: Clock, ways: Exits) -> Result<(Self, Ended), RunError> {
         let (commands, received) = queue::channel();
-        let (orders, ordered) = mpsc::unbounded_channel();
         let (ended, fatal) = oneshot::channel();
         let space = std::sync::Arc::new(tokio::sync::Semaphore::new(INPUTS));
         let freed = space.clone();
-        let worker = Worker { decider, clock, peers, outlet, orders, life };
+        let worker = Worker { decider, clock, ways };
         std::thread::Builder::new()
             .name("decider".into())
             .spawn(move || {
                 let _ = ended.send(worker.run(&received, &freed));
             })
             .map_err(|error| RunError::Internal(format!("no thread for the decider: {error}")))?;
-        Ok((Desk { commands, space }, ordered, fatal))
-    }
-
-    /// Hands an input over; waits while too many are on their way.
-    pub async fn input(&self, input: Input) {
-        if let Ok(permit) = self.space.acquire().await {
-            permit.forget();
-            let _ = self.commands.send(Command::Input(input));
-        }
+        Ok((Desk { commands, space }, fatal))
     }
 
     /// Asks something of the decider's state. `None` if it has stopped.
@@ -150,47 +181,9 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => Input::Tick,
             };
             let now = self.clock.now();
-            let Worker { decider, peers, outlet, orders, life, .. } = &mut self;
-            decider.handle(now, input, &mut |action| release(action, peers, outlet, orders, life))?;
+            let Worker { decider, ways, .. } = &mut self;
+            decider.handle(now, input, &mut |action| release(action, ways))?;
             wake = self.decider.next_wake();
         }
     }
-}
-
-/// Carries an action out, or hands it to the task that does. Never blocks.
-fn release(
-    action: Action,
-    peers: &Peers,
-    outlet: &Outlet,
-    orders: &mpsc::UnboundedSender<Action>,
-    life: &mpsc::UnboundedSender<Life>,
-) {
-    match action {
-        Action::Send { to, message } => {
-            // What is too large or for a stranger can't be sent by anybody; the protocol repeats what got lost.
-            if let Err(error) = peers.send(to, Bytes::from(message.to_bytes())) {
-                tracing::warn!(%error, "a message wasn't sent");
-            }
-        }
-        Action::Certified(head) => outlet.certified(*head),
-        Action::Alarm(alarm) => announce(&alarm, life),
-        action if is_group_action(&action) => {
-            let _ = orders.send(action);
-        }
-        _ => {}
-    }
-}
-
-fn announce(alarm: &Alarm, life: &mpsc::UnboundedSender<Life>) {
-    let event = match alarm {
-        Alarm::Epoch { epoch, leader } => {
-            tracing::info!(epoch, leader, "epoch entered");
-            Life::Epoch { epoch: *epoch, leader: *leader }
-        }
-        other => {
-            tracing::warn!(alarm = %other, "alarm");
-            Life::Alarm { message: other.to_string() }
-        }
-    };
-    let _ = life.send(event);
 }

@@ -3,32 +3,38 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concordat_finality::{Context, Input, Message};
+use concordat_finality::Context;
 
+use super::Process;
 use super::desk::Desk;
-use super::groups::Groups;
 use crate::ceremony::{CeremonyDoor, Session};
+use crate::engine::{self, Groups, Inbox};
 use crate::transport::{HandlerError, PeerHandler, RaftCall};
 
 /// See the module's header.
 pub(crate) struct Door {
     context: Arc<Context>,
     desk: Desk,
-    groups: Groups,
+    groups: Groups<Process>,
     /// The ceremony of this run, for founders that haven't finished.
     session: Option<Arc<Session>>,
 }
 
 impl Door {
-    pub fn new(context: Arc<Context>, desk: Desk, groups: Groups, session: Option<Arc<Session>>) -> Self {
+    pub fn new(
+        context: Arc<Context>,
+        desk: Desk,
+        groups: Groups<Process>,
+        session: Option<Arc<Session>>,
+    ) -> Self {
         Door { context, desk, groups, session }
     }
 }
 
 impl PeerHandler for Door {
     async fn deliver(&self, from: u16, message: Bytes) {
-        match Message::receive(&self.context, from, &message) {
-            Ok(message) => self.desk.input(Input::Message(message)).await,
+        match engine::received(&self.context, from, &message) {
+            Ok(input) => self.desk.input(input).await,
             Err(error) => tracing::warn!(from, %error, "a message was refused"),
         }
     }

@@ -4,7 +4,6 @@
 //! what the decider releases is carried out. Nothing in here decides anything.
 //!
 //! * [`desk`]: the decider's own thread;
-//! * [`groups`]: the Raft group of the running epoch;
 //! * [`door`]: what peers may ask; [`counter`]: what users may ask;
 //! * [`outlet`]: certified heads to the outbox, to waiting users, to the intake.
 
@@ -13,7 +12,6 @@ mod db;
 mod desk;
 mod door;
 mod found;
-mod groups;
 mod life;
 mod outlet;
 mod reach;
@@ -25,24 +23,37 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concordat_finality::{Action, Context, Decider, Input, Origin, Parts, Timing};
+use concordat_finality::{Context, Decider, Input, Origin, Parts, Timing};
 use tokio::sync::{mpsc, watch};
 
 pub use self::life::{Life, RunError};
 
 use self::counter::Counter;
-use self::desk::{Clock, Desk};
+use self::db::Db;
+use self::desk::{Clock, Desk, Exits};
 use self::door::Door;
 use self::found::Founded;
-use self::groups::Groups;
 use self::outlet::Outlet;
 use crate::client;
 use crate::config::ClientListen;
+use crate::engine::{self, Groups, Inbox, Outside, Setting};
+use crate::order::{self, ThreadFlusher, TokioRuntime};
 use crate::relay::{Interest, LinkOptions, NostrLink, Outbox, PublishPolicy, Publisher, RelayLink};
 use crate::transport::{Listener, Member, Peers, Pin, Pins};
 
 /// How long open calls may take when a custodian stops.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// A custodian as a process: tokio, files and sockets.
+pub(crate) enum Process {}
+
+impl Outside for Process {
+    type Rt = TokioRuntime;
+    type Store = Db;
+    type Flusher = Arc<ThreadFlusher>;
+    type Link = Peers;
+    type Inbox = Desk;
+}
 
 /// What an operator says at this start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,15 +151,37 @@ async fn consensus(
     let outlet = Outlet::new(db.clone(), outbox, group, interest, since.saturating_sub(3600), life.clone());
     outlet.catch_up(&decider)?;
 
-    let (desk, orders, mut fatal) = Desk::start(decider, clock, peers.clone(), outlet.clone(), life.clone())?;
-    let groups =
-        Groups::start(context.clone(), me, &config, db.clone(), peers.clone(), desk.clone(), orders)?;
+    let (orders, ordered) = engine::orders();
+    let ways = Exits { peers: peers.clone(), outlet: outlet.clone(), orders, life: life.clone() };
+    let (desk, mut fatal) = Desk::start(decider, clock, ways)?;
+    let flusher = ThreadFlusher::start(db.clone())
+        .map_err(|error| RunError::Internal(format!("no thread for the flusher: {error}")))?;
+    let setting = Setting {
+        context: context.clone(),
+        me,
+        store: db.clone(),
+        flusher: Arc::new(flusher),
+        link: peers.clone(),
+        inbox: desk.clone(),
+        timing: order::Timing {
+            heartbeat: config.timeouts.heartbeat(),
+            leader_timeout: config.timeouts.epoch(),
+            ..order::Timing::default()
+        },
+    };
+    let (groups, log_failed) = Groups::<Process>::start(setting, ordered);
 
     // The ways in: peers, users, relays.
     let door = Arc::new(Door::new(context.clone(), desk.clone(), groups.clone(), session));
     let serving = listener.serve(&certificate, pins, door)?;
-    let counter =
-        Arc::new(Counter::new(context.clone(), desk.clone(), outlet.clone(), publishing, db.clone()));
+    let counter = Arc::new(Counter::new(
+        context.clone(),
+        desk.clone(),
+        groups.clone(),
+        outlet.clone(),
+        publishing,
+        db.clone(),
+    ));
     let server = match config.client_listen {
         ClientListen::Off => None,
         ClientListen::At(address) => {
@@ -207,7 +240,7 @@ async fn consensus(
             Ok(Ok(())) | Err(_) => RunError::Internal("the decider ended".into()),
         }),
         error = &mut publisher => Err(RunError::Store(error)),
-        () = groups.failed() => Err(RunError::Internal("the ordered log's store failed".into())),
+        _ = log_failed => Err(RunError::Internal("the ordered log's store failed".into())),
     };
     tasks.shutdown().await;
     link.shutdown().await;
@@ -219,9 +252,4 @@ async fn consensus(
     }
     desk.stop().await;
     result
-}
-
-/// What the group task is asked for.
-pub(crate) fn is_group_action(action: &Action) -> bool {
-    matches!(action, Action::OpenGroup { .. } | Action::CloseGroup { .. } | Action::Append { .. })
 }

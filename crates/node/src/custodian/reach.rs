@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::desk::Desk;
 use super::life::Life;
+use crate::engine::Inbox;
 use crate::transport::Peers;
 
 /// The peers that answer.
