@@ -8,7 +8,6 @@ use std::sync::Arc;
 use concordat_events::hash::Hash;
 use concordat_ledger::Ledger;
 use concordat_store::{Store, StoreError, WriteBatch};
-use concordat_threshold::{GroupKeys, KeyShare};
 use rand_core::{CryptoRng, RngCore};
 
 use crate::context::{Context, Identity};
@@ -19,8 +18,9 @@ use crate::message::{self, Body, CertifiedHead, Evidence, Kind, Message, Msg};
 use crate::pool::Pool;
 use crate::record::{self, Bar, Record};
 use crate::repeat::{Repeats, Slot};
-use crate::round::Round;
+use crate::round::{Nonces, Round};
 use crate::rules::Rules;
+use crate::scheme::{Frost, Scheme};
 use crate::start::StartCheck;
 use crate::timing::Timing;
 use crate::wire;
@@ -44,7 +44,7 @@ pub trait Entropy: RngCore + CryptoRng + Send {}
 impl<T: RngCore + CryptoRng + Send> Entropy for T {}
 
 /// What a custodian is made of.
-pub struct Parts<S> {
+pub struct Parts<S, Sc: Scheme = Frost> {
     /// The cluster.
     pub context: Arc<Context>,
     /// Its number.
@@ -52,7 +52,7 @@ pub struct Parts<S> {
     /// Its identity key.
     pub identity: Box<dyn Identity>,
     /// Its key share.
-    pub share: KeyShare,
+    pub share: Sc::KeyShare,
     /// Its store.
     pub store: S,
     /// Its timeouts.
@@ -104,9 +104,9 @@ pub(crate) struct Out {
 pub struct Core<S: Store, R: Rules> {
     pub(crate) context: Arc<Context>,
     pub(crate) me: u16,
-    identity: Box<dyn Identity>,
-    pub(crate) share: KeyShare,
-    pub(crate) keys: GroupKeys,
+    pub(crate) identity: Box<dyn Identity>,
+    pub(crate) share: <R::Scheme as Scheme>::KeyShare,
+    pub(crate) keys: <R::Scheme as Scheme>::GroupKeys,
     pub(crate) timing: Timing,
     pub(crate) store: Arc<S>,
     pub(crate) ledger: Ledger<Arc<S>>,
@@ -117,11 +117,11 @@ pub struct Core<S: Store, R: Rules> {
     /// The newest message of each kind that can contradict another, per sender.
     pub(crate) witnessed: BTreeMap<(u16, Kind), wire::Envelope>,
     pub(crate) claims: BTreeMap<u16, wire::Claim>,
-    unflushed_claims: BTreeSet<u16>,
+    pub(crate) unflushed_claims: BTreeSet<u16>,
     pub(crate) unflushed_since: Option<u64>,
     pub(crate) pool: Pool,
     pub(crate) epoch: Epoch,
-    pub(crate) round: Round,
+    pub(crate) round: Round<Nonces<R::Scheme>>,
     pub(crate) start: StartCheck,
     pub(crate) repeats: Repeats,
     /// Since when each peer can't be reached, ms.
@@ -144,7 +144,7 @@ pub struct Core<S: Store, R: Rules> {
 
 impl<S: Store, R: Rules> Core<S, R> {
     /// Reads what is durable. Nothing is sent before [`Input::Start`].
-    pub fn open(parts: Parts<Arc<S>>) -> Result<Self, Fatal> {
+    pub fn open(parts: Parts<Arc<S>, R::Scheme>) -> Result<Self, Fatal> {
         let Parts { context, me, identity, share, store, timing, boot, not_restored, entropy } = parts;
         let ledger = Ledger::open(store.clone(), context.genesis.clone())?;
         let stored = Record::load(&store, &context)?;
@@ -156,7 +156,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         let epoch = Epoch::new(record.epoch, 0);
         Ok(Core {
-            keys: share.keys().clone(),
+            keys: R::Scheme::group_keys(&share),
             last: record::last_head(&store, &context)?,
             evidence: record::evidence(&store, &context)?,
             claims: record::claims(&store)?,
@@ -272,7 +272,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn durable(&mut self) {
         if !self.out.dirty {
             self.out.dirty = true;
-            self.record.seq += 1;
+            self.record.seq = R::next_seq(&self.record);
         }
     }
 

@@ -15,15 +15,15 @@ use crate::status::Status;
 
 /// One custodian: the pure core and the store that it writes to.
 pub struct Decider<S: Store, R: Rules = Law> {
-    core: Core<S, R>,
-    store: Arc<S>,
-    me: u16,
-    failed: bool,
+    pub(crate) core: Core<S, R>,
+    pub(crate) store: Arc<S>,
+    pub(crate) me: u16,
+    pub(crate) failed: bool,
 }
 
 impl<S: Store, R: Rules> Decider<S, R> {
     /// Reads what is durable. Give it [`Input::Start`] first.
-    pub fn open(parts: Parts<Arc<S>>) -> Result<Self, Fatal> {
+    pub fn open(parts: Parts<Arc<S>, R::Scheme>) -> Result<Self, Fatal> {
         let (store, me) = (parts.store.clone(), parts.me);
         Ok(Decider { core: Core::open(parts)?, store, me, failed: false })
     }

@@ -11,7 +11,7 @@ use crate::limits::HEAD_BYTES;
 use crate::message::PrepareCert;
 
 /// A batch of the epoch's log as it was delivered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub batch: Batch,
     pub hash: Hash,
@@ -20,7 +20,7 @@ pub(crate) struct Entry {
 }
 
 /// What a valid EpochStart says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Started {
     /// The height after c, the highest certified head that a grant names.
     pub next_height: u64,
@@ -38,7 +38,7 @@ impl Started {
 }
 
 /// What a custodian holds in memory about the running epoch.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Epoch {
     /// Since when the opening is known, ms.
     pub opened_ms: Option<u64>,

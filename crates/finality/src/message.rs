@@ -400,12 +400,12 @@ fn body_hash(body: &[u8]) -> Hash {
 }
 
 /// The hash by which a body binds its attachment.
-pub(crate) fn attachment_hash(bytes: &[u8]) -> Hash {
+pub fn attachment_hash(bytes: &[u8]) -> Hash {
     tagged("concordat/attachment", &[bytes])
 }
 
-/// Signs a message.
-pub(crate) fn seal(
+/// Signs a message. Anybody with an identity key may; [`Message::check`] says what it is worth.
+pub fn seal(
     context: &Context,
     identity: &dyn Identity,
     sender: u16,

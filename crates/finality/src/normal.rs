@@ -5,7 +5,6 @@ use concordat_events::limits::{BATCH_AGE_MS, BATCH_BYTES, REQUESTS_PER_HEAD, WIN
 use concordat_events::{Hash, ValidEvent};
 use concordat_ledger::ExecuteError;
 use concordat_store::Store;
-use concordat_threshold::commit_many;
 use prost::Message as _;
 
 use crate::core::{Core, Fatal};
@@ -17,6 +16,7 @@ use crate::record;
 use crate::repeat::Slot;
 use crate::round::Computed;
 use crate::rules::Rules;
+use crate::scheme::Scheme;
 use crate::wire;
 
 impl<S: Store, R: Rules> Core<S, R> {
@@ -327,7 +327,10 @@ impl<S: Store, R: Rules> Core<S, R> {
             return;
         }
         let count = draft.messages.len();
-        let Some((nonces, commitments)) = commit_many(&self.share, count, &mut self.entropy) else { return };
+        let Some((nonces, commitments)) = R::Scheme::commit_many(&self.share, count, &mut self.entropy)
+        else {
+            return;
+        };
         self.round.issued += 1;
         let list = wire::Commitments {
             commitments: commitments.iter().map(|commitment| commitment.to_bytes().to_vec()).collect(),

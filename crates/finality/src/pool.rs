@@ -11,7 +11,7 @@ use crate::limits::{POOL_BYTES, POOL_PER_AUTHOR, POOL_PER_CUSTODIAN};
 const SWEEP: usize = 256;
 
 /// A waiting request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     event: ValidEvent,
     /// Whose queue it stands in: the custodian that took it in.
@@ -23,7 +23,7 @@ struct Waiting {
 }
 
 /// The pool of one custodian.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pool {
     waiting: HashMap<Hash, Waiting>,
     /// Ids that aren't in a batch yet, per custodian. May hold ids that have left since; they are skipped.

@@ -30,7 +30,7 @@ pub enum Slot {
     Certificate,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Repeat {
     message: Msg,
     /// One peer, or everybody.
@@ -40,7 +40,7 @@ struct Repeat {
 }
 
 /// Everything that is repeated.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Repeats {
     slots: BTreeMap<Slot, Repeat>,
 }

@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use concordat_events::batch::Batch;
 use concordat_events::hash::Hash;
 use concordat_ledger::Draft;
-use concordat_threshold::Nonce;
 
 use crate::message::{Msg, PrepareCert, Vote};
+use crate::scheme::Scheme;
+
+/// The own nonces of a round, by the hash of their commitments.
+pub(crate) type Nonces<Sc> = BTreeMap<Hash, Vec<<Sc as Scheme>::Nonce>>;
 
 /// Sessions remembered for one height: every attempt that the protocol allows for the largest roster fits.
 const SESSIONS: usize = 64;
 
 /// One signing session as this custodian knows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub vote: Vote,
     pub attempt: u32,
@@ -28,6 +31,7 @@ pub(crate) struct Session {
 }
 
 /// A head as this custodian computed it.
+#[derive(Clone)]
 pub(crate) struct Computed {
     /// The last batch of the running epoch's log that it covers.
     pub number: Option<u64>,
@@ -38,14 +42,14 @@ pub(crate) struct Computed {
 }
 
 /// The round for one height in one epoch.
-#[derive(Default)]
-pub(crate) struct Round {
+#[derive(Clone, Default)]
+pub(crate) struct Round<N> {
     /// The own computation of the head in question.
     pub computed: Option<Computed>,
     /// The leader's proposal, held until it can be judged.
     pub proposal: Option<Msg>,
     /// The own nonces, by the hash of their commitments.
-    pub nonces: BTreeMap<Hash, Vec<Nonce>>,
+    pub nonces: N,
     /// How many sets of commitments were issued for this (epoch, height).
     pub issued: u32,
     /// The own prepare with the newest commitments.
@@ -86,7 +90,7 @@ pub(crate) struct Round {
     pub nudged: bool,
 }
 
-impl Round {
+impl<N: Default> Round<N> {
     /// A new epoch: votes, sessions and nonces of the old one are void (PROTOCOL 5). Nonces are destroyed by being dropped.
     pub fn new_epoch(&mut self) {
         // What was computed stays true of its batches, not of the new log's numbers.

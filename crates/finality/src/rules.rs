@@ -1,8 +1,13 @@
 //! The rules that a mutant may break. [`Law`] breaks none; the simulator runs others through the same code, so that a
 //! checker which finds nothing is known to look (PROTOCOL 12). A release build names no other type.
 
+use crate::record::Record;
+use crate::scheme::{Frost, Scheme};
+
 /// Switches of the rules; every default is the law.
 pub trait Rules: Send + Sync + 'static {
+    /// The threshold signatures.
+    type Scheme: Scheme;
     /// Sends wait for the flush that they depend on (PROTOCOL 7).
     const FLUSH_BEFORE_SEND: bool = true;
     /// A share needs a stored prepare certificate (PROTOCOL 4.6).
@@ -35,10 +40,18 @@ pub trait Rules: Send + Sync + 'static {
     const ADOPTED_LOCK_BINDS_NOT: bool = true;
     /// Complaints that bind: the quorum, never f+1.
     const COMPLAINTS_BIND_BY_QUORUM: bool = true;
+
+    /// The `seq` of the next flush. The law counts flushes; an explorer, for which two histories that differ in nothing else
+    /// are one state, may count runs.
+    fn next_seq(record: &Record) -> u64 {
+        record.seq + 1
+    }
 }
 
 /// The rules as they are.
 #[derive(Clone, Copy, Debug)]
 pub enum Law {}
 
-impl Rules for Law {}
+impl Rules for Law {
+    type Scheme = Frost;
+}

@@ -7,7 +7,7 @@ use concordat_events::batch::Batch;
 use concordat_events::hash::Hash;
 use concordat_ledger::Draft;
 use concordat_store::Store;
-use concordat_threshold::{AggregateError, Sessions, Share, aggregate_many, sign_many};
+use concordat_threshold::{AggregateError, Sessions, Share};
 
 use crate::core::{Core, Fatal, Then};
 use crate::effect::Alarm;
@@ -15,6 +15,7 @@ use crate::message::{Body, Certificate, Certify, Kind, Msg, PrepareCert, Vote, s
 use crate::repeat::Slot;
 use crate::round::Session;
 use crate::rules::Rules;
+use crate::scheme::Scheme;
 use crate::wire;
 
 impl<S: Store, R: Rules> Core<S, R> {
@@ -223,7 +224,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         });
         let Some(nonces) = mine.and_then(|hash| self.round.nonces.remove(&hash)) else { return Ok(()) };
         let Some(draft) = self.round.draft_of(&vote.id) else { return Ok(()) };
-        let Ok(shares) = sign_many(&self.share, nonces, &message_ids(draft), &sessions) else {
+        let Ok(shares) = R::Scheme::sign_many(&self.share, nonces, &message_ids(draft), &sessions) else {
             return Ok(());
         };
         let body = wire::Share {
@@ -290,7 +291,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             })
             .collect();
         let ids = message_ids(draft);
-        match aggregate_many(&self.keys, &ids, &commitments(&session.signers), &shares) {
+        match R::Scheme::aggregate_many(&self.keys, &ids, &commitments(&session.signers), &shares) {
             Ok(signatures) => {
                 let log = draft.messages.first().zip(signatures.first());
                 let Some(Ok(log)) = log.map(|(template, signature)| template.signed(signature)) else {

@@ -13,7 +13,7 @@ use crate::rules::Rules;
 use crate::wire;
 
 /// How far the check at the start is.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct StartCheck {
     phase: Phase,
     /// The fresh number of this start.
@@ -22,7 +22,7 @@ pub(crate) struct StartCheck {
     answers: BTreeMap<u16, Heard>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Phase {
     /// Nothing has happened.
     #[default]

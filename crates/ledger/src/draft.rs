@@ -22,7 +22,7 @@ pub struct Tip {
 }
 
 /// A head computed on an overlay of the certified state. Dropping it forgets it; [`crate::Ledger::install`] takes it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Draft {
     /// The head.
     pub head: Head,

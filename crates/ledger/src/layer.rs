@@ -72,6 +72,11 @@ impl<S: Store> Certified<S> {
         Certified { store, installed: BTreeMap::new() }
     }
 
+    /// The same layer over another store.
+    pub(crate) fn fork(&self, store: S) -> Self {
+        Certified { store, installed: self.installed.clone() }
+    }
+
     /// Takes the writes of `height` in and returns them as the caller shall apply them.
     pub(crate) fn install(&mut self, height: u64, writes: Writes) -> WriteBatch {
         let mut batch = WriteBatch::new();

@@ -1,5 +1,7 @@
 //! The ledger itself: the certified state, what is computed on it, and what is asked of it.
 
+use std::sync::Arc;
+
 use concordat_events::genesis::GenesisError;
 use concordat_events::kinds::SNAPSHOT;
 use concordat_events::limits::{EVENT_BYTES, MAX_INTEGER};
@@ -27,7 +29,7 @@ pub struct Ledger<S> {
     genesis: Genesis,
     cluster: Hash,
     roster: Hash,
-    definitions: Definitions,
+    definitions: Arc<Definitions>,
     tip: Option<Tip>,
     next_due_ms: Option<u64>,
 }
@@ -50,7 +52,7 @@ impl<S: Store> Ledger<S> {
             genesis,
             cluster,
             roster,
-            definitions: Definitions::default(),
+            definitions: Arc::default(),
             tip: None,
             next_due_ms: None,
         };
@@ -59,6 +61,19 @@ impl<S: Store> Ledger<S> {
             None => ledger.check_first()?,
         }
         Ok(ledger)
+    }
+
+    /// The same ledger over another store, which must hold what the own one holds.
+    pub fn fork(&self, store: S) -> Self {
+        Ledger {
+            certified: self.certified.fork(store),
+            genesis: self.genesis.clone(),
+            cluster: self.cluster,
+            roster: self.roster,
+            definitions: self.definitions.clone(),
+            tip: self.tip.clone(),
+            next_due_ms: self.next_due_ms,
+        }
     }
 
     fn resume(&mut self, bytes: &[u8]) -> Result<(), OpenError> {

@@ -167,7 +167,7 @@ fn a_perturbed_ledger_refuses_and_two_of_them_stop_the_cluster() {
 }
 
 /// Flips one bit in what the store holds about a machine.
-fn perturb<R: Rules>(net: &Net<R>, victim: u16, machine: &concordat_events::Hash) {
+fn perturb<R: Rules<Scheme = crate::Frost>>(net: &Net<R>, victim: u16, machine: &concordat_events::Hash) {
     let store = net.store(victim);
     let image = store.snapshot();
     let needle = machine.to_hex();

@@ -8,7 +8,7 @@ use crate::{Alarm, Bar};
 
 /// One certification with a crash of custodian `victim` in front of its `op`-th write or flush. Every rule is checked at
 /// every step by the network.
-fn crash_at<R: Rules>(victim: u16, op: u64, seed: u64) -> bool {
+fn crash_at<R: Rules<Scheme = crate::Frost>>(victim: u16, op: u64, seed: u64) -> bool {
     let cluster = Cluster::four();
     let mut net = Net::<R>::new(cluster, seed);
     net.start_all();
@@ -45,6 +45,7 @@ fn the_leader_may_crash_before_and_after_every_flush() {
 
 struct SendFirst;
 impl Rules for SendFirst {
+    type Scheme = crate::Frost;
     const FLUSH_BEFORE_SEND: bool = false;
 }
 
@@ -56,6 +57,7 @@ fn swapping_flush_and_send_is_seen() {
 
 struct ForgetsVotes;
 impl Rules for ForgetsVotes {
+    type Scheme = crate::Frost;
     const PREPARED_PERSISTS: bool = false;
 }
 
@@ -67,6 +69,7 @@ fn votes_that_are_not_kept_are_seen() {
 
 struct ForgetsEpochs;
 impl Rules for ForgetsEpochs {
+    type Scheme = crate::Frost;
     const EPOCH_PERSISTS: bool = false;
 }
 
@@ -78,6 +81,7 @@ fn epochs_that_are_not_kept_are_seen() {
 
 struct ForgetsLocks;
 impl Rules for ForgetsLocks {
+    type Scheme = crate::Frost;
     const LOCK_BEFORE_SHARE: bool = false;
 }
 

@@ -141,7 +141,7 @@ enum Happening {
     Entry { to: u16, epoch: u64, number: usize, life: u64 },
 }
 
-struct Node<R: Rules> {
+struct Node<R: Rules<Scheme = crate::Frost>> {
     decider: Option<Decider<MemoryStore, R>>,
     store: Arc<MemoryStore>,
     life: u64,
@@ -152,7 +152,7 @@ struct Node<R: Rules> {
 /// What a filter makes of a message.
 pub type Filter = Box<dyn FnMut(u16, u16, &Msg) -> Option<Msg>>;
 
-pub struct Net<R: Rules = Law> {
+pub struct Net<R: Rules<Scheme = crate::Frost> = Law> {
     pub cluster: &'static Cluster,
     nodes: BTreeMap<u16, Node<R>>,
     queue: BTreeMap<(u64, u64), Happening>,
@@ -177,7 +177,7 @@ pub struct Net<R: Rules = Law> {
     pub loss_percent: u32,
 }
 
-impl<R: Rules> Net<R> {
+impl<R: Rules<Scheme = crate::Frost>> Net<R> {
     pub fn new(cluster: &'static Cluster, seed: u64) -> Self {
         let mut net = Net {
             cluster,

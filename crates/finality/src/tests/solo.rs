@@ -34,7 +34,7 @@ pub fn founded() -> Image {
         .clone()
 }
 
-pub struct Solo<R: Rules> {
+pub struct Solo<R: Rules<Scheme = crate::Frost>> {
     pub cluster: &'static Cluster,
     pub decider: Decider<MemoryStore, R>,
     pub store: Arc<MemoryStore>,
@@ -50,7 +50,7 @@ pub struct Solo<R: Rules> {
     seq: u64,
 }
 
-impl<R: Rules> Solo<R> {
+impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
     /// Opens it on a disk; `intact` says that the operator vouches for it.
     pub fn open(image: Image, intact: bool) -> Self {
         Self::open_with(image, intact, 1_000)

@@ -9,6 +9,7 @@ macro_rules! mutant {
     ($name:ident, $switch:ident) => {
         struct $name;
         impl Rules for $name {
+            type Scheme = crate::Frost;
             const $switch: bool = false;
         }
     };
@@ -23,7 +24,7 @@ mutant!(NoQuarantine, QUARANTINE);
 mutant!(SendFirst, FLUSH_BEFORE_SEND);
 
 /// T4: one flush was rolled back; others have seen the message that followed it.
-fn notices_the_loss_of_one_flush<R: Rules>() -> bool {
+fn notices_the_loss_of_one_flush<R: Rules<Scheme = crate::Frost>>() -> bool {
     let mut solo = Solo::<R>::open(founded(), false);
     let seq = solo.decider.status().seq;
     // Peers talk meanwhile, and what they claim is flushed within a second.
@@ -101,7 +102,7 @@ fn an_answer_that_comes_late_still_shows_a_rollback() {
 }
 
 /// T8: answers to another start count for nothing.
-fn runs_on_replayed_answers<R: Rules>() -> bool {
+fn runs_on_replayed_answers<R: Rules<Scheme = crate::Frost>>() -> bool {
     let mut solo = Solo::<R>::open(founded(), false);
     for from in [1, 2, 3] {
         solo.answer(from, |answer| answer.nonce = vec![1; 32]);
@@ -116,7 +117,7 @@ fn replayed_answers_count_for_nothing() {
 }
 
 /// T1: those in quarantine report to each other.
-fn runs_on_answers_from_quarantine<R: Rules>() -> bool {
+fn runs_on_answers_from_quarantine<R: Rules<Scheme = crate::Frost>>() -> bool {
     let mut solo = Solo::<R>::open(founded(), false);
     for from in [1, 2, 3] {
         solo.answer(from, |answer| answer.quarantined = true);
@@ -142,7 +143,7 @@ fn who_is_starting_counts_if_its_mark_holds() {
 }
 
 /// Rolled back, with so many answers.
-fn bar_after<R: Rules>(answers: &[u16]) -> Bar {
+fn bar_after<R: Rules<Scheme = crate::Frost>>(answers: &[u16]) -> Bar {
     let mut solo = Solo::<R>::open(founded(), true);
     let highest = Some(solo.claim(ME, 5_000));
     for from in answers {
@@ -162,7 +163,7 @@ fn the_bar_is_two_above_the_heads_of_a_quorum_of_others() {
 }
 
 /// T5: a crash in quarantine; nobody holds a higher seq by now.
-fn in_quarantine_after_a_crash<R: Rules>() -> bool {
+fn in_quarantine_after_a_crash<R: Rules<Scheme = crate::Frost>>() -> bool {
     let mut solo = Solo::<R>::open(founded(), true);
     let highest = Some(solo.claim(ME, 5_000));
     for from in [1, 2] {
@@ -200,7 +201,7 @@ fn who_is_in_quarantine_votes_for_nothing() {
 /// The row of quarantine in PROTOCOL 7: with the swap, messages leave that no durable record stands behind.
 #[test]
 fn quarantine_is_durable_before_anything_else_leaves() {
-    fn early<R: Rules>() -> Vec<String> {
+    fn early<R: Rules<Scheme = crate::Frost>>() -> Vec<String> {
         let mut solo = Solo::<R>::open(founded(), true);
         let highest = Some(solo.claim(ME, 5_000));
         for from in [1, 2] {

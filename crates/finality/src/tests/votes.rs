@@ -9,6 +9,7 @@ macro_rules! mutant {
     ($name:ident, $switch:ident) => {
         struct $name;
         impl Rules for $name {
+            type Scheme = crate::Frost;
             const $switch: bool = false;
         }
     };
@@ -21,7 +22,8 @@ mutant!(FewComplaintsBind, COMPLAINTS_BIND_BY_QUORUM);
 mutant!(SendFirst, FLUSH_BEFORE_SEND);
 
 /// Shares X in epoch 0.
-fn sharer<R: Rules>() -> (Solo<R>, concordat_events::batch::Batch, concordat_events::Hash) {
+fn sharer<R: Rules<Scheme = crate::Frost>>()
+-> (Solo<R>, concordat_events::batch::Batch, concordat_events::Hash) {
     let mut solo = Solo::<R>::running();
     let (batch, id) = solo.head(0);
     solo.start_epoch(0, None);
@@ -35,7 +37,7 @@ fn sharer<R: Rules>() -> (Solo<R>, concordat_events::batch::Batch, concordat_eve
 }
 
 /// T2: an old grant of its own makes an opening without its lock; the own share still binds.
-fn prepares_another_after_its_share<R: Rules>() -> bool {
+fn prepares_another_after_its_share<R: Rules<Scheme = crate::Frost>>() -> bool {
     let (mut solo, _, _) = sharer::<R>();
     let (other, id) = solo.head(7);
     solo.enter(1, None);
@@ -60,7 +62,7 @@ fn a_higher_lock_that_the_opening_forces_frees_who_has_shared() {
     assert!(solo.prepared(Solo::<Law>::vote(2, id)));
 }
 
-fn prepares_another_than_forced<R: Rules>() -> (bool, bool) {
+fn prepares_another_than_forced<R: Rules<Scheme = crate::Frost>>() -> (bool, bool) {
     let mut solo = Solo::<R>::running();
     let ((batch, forced), (other, id)) = (solo.head(0), solo.head(7));
     let lock = solo.cert(Solo::<R>::vote(0, forced), &[batch.hash()]);
@@ -79,7 +81,7 @@ fn the_opening_forces_the_head_of_its_highest_lock() {
 }
 
 /// L2: a lock that is shown late goes into grants and stops nobody.
-fn prepares_after_a_late_lock<R: Rules>() -> bool {
+fn prepares_after_a_late_lock<R: Rules<Scheme = crate::Frost>>() -> bool {
     let mut solo = Solo::<R>::running();
     let ((batch, hidden), (other, id)) = (solo.head(0), solo.head(7));
     solo.enter(1, None);
@@ -103,7 +105,7 @@ fn an_adopted_lock_stops_nobody() {
 }
 
 /// I8: a grant given again after a restart never lacks the lock that the first one had.
-fn grants_without_lock<R: Rules>() -> bool {
+fn grants_without_lock<R: Rules<Scheme = crate::Frost>>() -> bool {
     let (mut solo, batch, id) = sharer::<R>();
     solo.sent.clear();
     let lock = solo.cert(Solo::<R>::vote(0, id), &[batch.hash()]);
@@ -151,7 +153,7 @@ fn a_liars_hint_of_batches_doesnt_spoil_a_lock() {
     assert!(!locks.is_empty() && locks.iter().all(|hashes| *hashes == [batch.hash()]));
 }
 
-fn two_complaints_move<R: Rules>() -> bool {
+fn two_complaints_move<R: Rules<Scheme = crate::Frost>>() -> bool {
     let mut solo = Solo::<R>::running();
     for sender in [1, 2] {
         solo.say(sender, Kind::Complaint, &wire::Complaint { epoch: 0, cause: 2, next_height: 1 });
@@ -188,7 +190,7 @@ fn a_liars_huge_epochs_move_nobody() {
 }
 
 /// Votes, shares and grants as a follower, then entries and a proposal as the leader of epoch 3: what left too early?
-fn left_early<R: Rules>() -> Vec<String> {
+fn left_early<R: Rules<Scheme = crate::Frost>>() -> Vec<String> {
     let (mut solo, _, _) = sharer::<R>();
     for epoch in [1, 2] {
         solo.enter(epoch, None);
