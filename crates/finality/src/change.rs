@@ -86,6 +86,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             height += 1;
         }
         if let Some(forced) = &forced
+            && R::VALUE_RULE
             && self.leads()
             && forced.vote.height == self.next_height()
         {
@@ -106,12 +107,14 @@ impl<S: Store, R: Rules> Core<S, R> {
             if lock.vote.height != next {
                 continue;
             }
+            let lower = |best: &PrepareCert| best.vote.epoch > lock.vote.epoch;
             match forced {
+                Some(best) if !R::HIGHEST_LOCK_DECIDES && !lower(best) => {}
                 Some(best) if best.vote.epoch == lock.vote.epoch && best.vote.id != lock.vote.id => {
                     let alarm = Alarm::TwoLocks { epoch: lock.vote.epoch, height: next };
                     return Err(Fatal::Stop(alarm));
                 }
-                Some(best) if best.vote.epoch >= lock.vote.epoch => {}
+                Some(best) if R::HIGHEST_LOCK_DECIDES && best.vote.epoch >= lock.vote.epoch => {}
                 _ => forced = Some(lock),
             }
         }
@@ -146,6 +149,9 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// Wants the epoch to end. Valid only from one who can show its opening.
     pub(crate) fn complain(&mut self, cause: Cause) {
         if self.epoch.complained || self.epoch.opened_ms.is_none() || !self.start.running() {
+            return;
+        }
+        if !R::COMPLAINS_WITHOUT_START && self.epoch.started.is_none() {
             return;
         }
         self.epoch.complained = true;
@@ -190,6 +196,10 @@ impl<S: Store, R: Rules> Core<S, R> {
         });
         if newer {
             self.complaints.insert(message.sender, message.clone());
+        }
+        if !R::GRANT_READS_LOCK_LAST && complaint.epoch == self.record.epoch {
+            let lock = self.record.lock.clone().map(Box::new);
+            self.epoch.early_lock.get_or_insert(lock);
         }
     }
 
@@ -244,9 +254,14 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.record.doublings = (self.record.doublings + 1).min(crate::limits::MAX_DOUBLINGS);
         self.streak = 0;
         self.durable();
+        let kept = (!R::EPOCH_ENDS_SHARES)
+            .then(|| (std::mem::take(&mut self.round.nonces), std::mem::take(&mut self.round.sessions)));
         self.round.new_epoch();
-        self.epoch = Epoch::new(epoch, self.now.mono_ms);
-        self.epoch.last_time_ms = 0;
+        if let Some(kept) = kept {
+            (self.round.nonces, self.round.sessions) = kept;
+        }
+        let early_lock = self.epoch.early_lock.take();
+        self.epoch = Epoch { early_lock, ..Epoch::new(epoch, self.now.mono_ms) };
         self.pool.new_epoch(self.now.mono_ms);
         for slot in [Slot::Complaint, Slot::Propose, Slot::Prepare, Slot::Certify, Slot::Share] {
             self.repeats.clear(slot);
@@ -256,7 +271,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if leader != self.me {
             self.effect(After::Flush, Action::OpenGroup { epoch, leader, lead: false });
         }
-        if self.grants_for(epoch).len() >= self.context.q() {
+        if self.grants_for(epoch).len() >= self.context.opening_quorum() {
             self.opening_known();
         }
     }
@@ -274,7 +289,11 @@ impl<S: Store, R: Rules> Core<S, R> {
         if lock.is_some_and(|lock| lock.vote.epoch >= epoch) && R::GRANT_SHOWS_LOCK {
             return;
         }
-        let lock = lock.filter(|lock| lock.vote.epoch < epoch);
+        let early = self.epoch.early_lock.as_ref().filter(|_| !R::GRANT_READS_LOCK_LAST);
+        let lock = match early {
+            Some(early) => early.as_deref().filter(|lock| lock.vote.height == next),
+            None => lock.filter(|lock| lock.vote.epoch < epoch),
+        };
         let body = wire::Grant {
             epoch,
             certified: self
@@ -338,7 +357,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.grants.values().filter_map(|message| Some(message.grant()?.epoch)).collect();
         epochs.sort_unstable_by(|a, b| b.cmp(a));
         epochs.dedup();
-        let open = epochs.into_iter().find(|epoch| self.grants_for(*epoch).len() >= self.context.q());
+        let open =
+            epochs.into_iter().find(|epoch| self.grants_for(*epoch).len() >= self.context.opening_quorum());
         match open {
             Some(epoch) if epoch > self.record.epoch => {
                 self.enter(epoch);
@@ -369,7 +389,8 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.keep_grant(&message);
             }
         }
-        if self.record.epoch > 0 && self.grants_for(self.record.epoch).len() >= self.context.q() {
+        if self.record.epoch > 0 && self.grants_for(self.record.epoch).len() >= self.context.opening_quorum()
+        {
             self.epoch.opened_ms = Some(self.now.mono_ms);
         }
         Ok(())
@@ -402,7 +423,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
             let all = counted.len() == self.context.roster.n();
             let waited = self.now.mono_ms >= opened + self.timeout() / 10;
-            if counted.len() < self.context.q() || !(all || waited) {
+            if counted.len() < self.context.opening_quorum() || !(all || waited) {
                 return Ok(());
             }
         }
@@ -483,7 +504,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Evidence is durable, passed on, and names its signer for as long as the roster lasts.
     pub(crate) fn accept_evidence(&mut self, evidence: Evidence) {
-        let led = self.leader() == evidence.signer;
+        let led = self.leader() == evidence.signer || !R::EVIDENCE_ENDS_OWN_EPOCH;
         // It ends an epoch at once only if its signer leads it.
         if self.keep_evidence(evidence) && led && self.start.running() {
             self.enter(self.record.epoch + 1);

@@ -6,7 +6,8 @@ use secp256k1::schnorr::Signature;
 use secp256k1::{Message as Digest, SECP256K1, XOnlyPublicKey};
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::message::MessageError;
+use crate::message::{MessageError, Vote};
+use crate::rules::{Law, Rules};
 
 /// The cluster as every custodian knows it from the genesis.
 #[derive(Clone, Debug)]
@@ -20,6 +21,23 @@ pub struct Context {
     /// Its hash.
     pub roster_hash: Hash,
     identities: BTreeMap<u16, XOnlyPublicKey>,
+    counting: Counting,
+}
+
+/// How votes are counted where messages are read: the law's, unless a mutant says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counting {
+    quorum: usize,
+    grants: usize,
+    prepares_bind_epoch: bool,
+}
+
+impl Counting {
+    fn under<R: Rules>(roster: &Roster) -> Self {
+        let quorum = if R::QUORUM_OUTVOTES_LIARS { roster.q() } else { roster.n() / 2 + 1 };
+        let grants = if R::GRANTS_OPEN_BY_QUORUM { quorum } else { roster.f() + 1 };
+        Counting { quorum, grants, prepares_bind_epoch: R::PREPARE_BINDS_EPOCH }
+    }
 }
 
 /// Signs with a custodian's identity key (BIP340 over a tagged hash). The key itself never enters the core.
@@ -48,9 +66,16 @@ impl Context {
             cluster: genesis.cluster()?,
             roster: genesis.roster.clone(),
             roster_hash: genesis.roster.hash()?,
+            counting: Counting::under::<Law>(&genesis.roster),
             identities,
             genesis,
         })
+    }
+
+    /// The same cluster, its messages read under other rules: who runs a mutant reads its messages by this.
+    #[doc(hidden)]
+    pub fn under<R: Rules>(&self) -> Self {
+        Context { counting: Counting::under::<R>(&self.roster), ..self.clone() }
     }
 
     /// The group's key.
@@ -60,7 +85,18 @@ impl Context {
 
     /// The quorum.
     pub fn q(&self) -> usize {
-        self.roster.q()
+        self.counting.quorum
+    }
+
+    /// How many grants open an epoch: the quorum.
+    pub(crate) fn opening_quorum(&self) -> usize {
+        self.counting.grants
+    }
+
+    /// Is a prepare for this head of this epoch?
+    pub(crate) fn counts_for(&self, prepared: &Vote, vote: &Vote) -> bool {
+        let epoch = prepared.epoch == vote.epoch || !self.counting.prepares_bind_epoch;
+        epoch && (prepared.height, prepared.id) == (vote.height, vote.id)
     }
 
     /// The leader of an epoch: the (e mod n)-th custodian, those in `named` being skipped in roster order (PROTOCOL 3).

@@ -14,7 +14,7 @@ use crate::context::{Context, Identity};
 use crate::effect::{Action, After, Alarm, Effect, Input, Now};
 use crate::epoch::Epoch;
 use crate::limits::CLAIM_FLUSH_MS;
-use crate::message::{self, Body, CertifiedHead, Evidence, Kind, Message, Msg};
+use crate::message::{self, Body, CertifiedHead, Evidence, Kind, Message, Msg, PrepareCert};
 use crate::pool::Pool;
 use crate::record::{self, Bar, Record};
 use crate::repeat::{Repeats, Slot};
@@ -85,6 +85,8 @@ pub(crate) enum Hint {
 pub(crate) enum Then {
     /// Take the nonces out of memory and compute the share.
     Share(Hash),
+    /// Take the lock that belonged before the share ([`Rules::LOCK_FLUSHED_FIRST`]).
+    Lock(Box<PrepareCert>),
     /// Read lock and certified head, and grant.
     Grant,
     /// The check at the start is over.
@@ -146,6 +148,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// Reads what is durable. Nothing is sent before [`Input::Start`].
     pub fn open(parts: Parts<Arc<S>, R::Scheme>) -> Result<Self, Fatal> {
         let Parts { context, me, identity, share, store, timing, boot, not_restored, entropy } = parts;
+        let context = Arc::new(context.under::<R>());
         let ledger = Ledger::open(store.clone(), context.genesis.clone())?;
         let stored = Record::load(&store, &context)?;
         // A key share without a record: only the ceremony makes a first one, so this disk has lost it (PROTOCOL 8).
@@ -210,6 +213,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn resume(&mut self, then: Then) -> Result<Out, Fatal> {
         match then {
             Then::Share(session) => self.release_share(session)?,
+            Then::Lock(cert) => self.take_lock(*cert)?,
             Then::Grant => self.send_grant(),
             Then::Run => self.run()?,
         }
@@ -262,6 +266,9 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
             if !R::EPOCH_PERSISTS {
                 record.epoch = 0;
+            }
+            if !R::LOCK_PERSISTS {
+                record.lock = None;
             }
             record.save(&mut out.writes);
         }

@@ -70,6 +70,8 @@ pub(crate) struct Epoch {
     pub nudges: BTreeMap<u16, u32>,
     /// The own complaint was sent.
     pub complained: bool,
+    /// The lock as it was when the first complaint came ([`crate::Rules::GRANT_READS_LOCK_LAST`]).
+    pub early_lock: Option<Option<Box<PrepareCert>>>,
     /// When the epoch was entered, or the last head was certified in it, ms.
     pub progress_ms: u64,
     /// When the epoch was entered, ms.

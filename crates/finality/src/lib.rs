@@ -16,6 +16,8 @@ mod evidence;
 mod fork;
 pub mod limits;
 pub mod message;
+#[doc(hidden)]
+pub mod mutants;
 mod normal;
 pub mod pool;
 mod progress;

@@ -1,9 +1,10 @@
 //! The normal case (PROTOCOL 4): requests, batches, proposals, votes.
 
 use concordat_events::batch::Batch;
+use concordat_events::hash::tagged;
 use concordat_events::limits::{BATCH_AGE_MS, BATCH_BYTES, REQUESTS_PER_HEAD, WINDOW_BATCHES, WINDOW_BYTES};
 use concordat_events::{Hash, ValidEvent};
-use concordat_ledger::ExecuteError;
+use concordat_ledger::{Draft, ExecuteError};
 use concordat_store::Store;
 use prost::Message as _;
 
@@ -170,7 +171,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if height < started.next_height {
             return Ok(());
         }
-        let forced = started.forced_for(height).map(|cert| cert.vote.id);
+        let forced = started.forced_for(height).filter(|_| R::VALUE_RULE).map(|cert| cert.vote.id);
         let number = if height == 0 {
             0
         } else if forced.is_some() {
@@ -220,7 +221,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.alarm(Alarm::BadBatch { epoch: self.record.epoch, message });
             return Ok(None);
         }
-        match self.ledger.execute(&batches) {
+        match self.execute(&batches) {
             Ok(draft) => {
                 let id = draft.id;
                 self.round.computed = Some(Computed { number: Some(number), batches, draft });
@@ -234,6 +235,21 @@ impl<S: Store, R: Rules> Core<S, R> {
                 Ok(None)
             }
         }
+    }
+
+    /// The head that follows from these batches, and from nothing else.
+    pub(crate) fn execute(&self, batches: &[Batch]) -> Result<Draft, ExecuteError> {
+        let mut draft = self.ledger.execute(batches)?;
+        if !R::ID_WITHOUT_EPOCH && self.record.epoch > 0 {
+            let epoch = self.record.epoch.to_be_bytes();
+            draft.head.roster = tagged("mutant", &[draft.head.roster.as_bytes(), &epoch]);
+            let log = draft.head.log_event(self.context.group(), self.context.genesis.kinds.log);
+            if let (Ok(log), Some(first)) = (log, draft.messages.first_mut()) {
+                draft.id = log.id();
+                *first = log;
+            }
+        }
+        Ok(draft)
     }
 
     /// The leader's proposal is held until it can be judged.
@@ -277,7 +293,10 @@ impl<S: Store, R: Rules> Core<S, R> {
             return self.refuse(vote, RefuseReason::Forced, proposal.sender);
         }
         let above = self.record.prepared.is_none_or(|prepared| {
-            (vote.epoch, vote.height) > (prepared.epoch, prepared.height) || vote == prepared
+            let equal = (vote.epoch, vote.height) == (prepared.epoch, prepared.height);
+            (vote.epoch, vote.height) > (prepared.epoch, prepared.height)
+                || vote == prepared
+                || (equal && !R::ONE_VOTE_PER_HEIGHT)
         });
         if !above {
             return Ok(());
@@ -294,6 +313,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             && shared.height == vote.height
             && shared.id != vote.id
             && !forced.is_some_and(|forced| forced.id == vote.id && forced.epoch > shared.epoch)
+            && (R::ADOPTED_LOCK_FREES_NOT
+                || self.record.lock.as_ref().is_none_or(|lock| lock.vote.epoch <= shared.epoch))
         {
             return self.refuse(vote, RefuseReason::OwnShare, proposal.sender);
         }

@@ -14,7 +14,8 @@ use concordat_events::limits::REQUESTS_PER_HEAD;
 impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn on_tick(&mut self) -> Result<(), Fatal> {
         let timeout = self.timeout();
-        for (to, message) in self.repeats.due(self.now.mono_ms, timeout) {
+        let due = self.repeats.due(self.now.mono_ms, timeout);
+        for (to, message) in due.into_iter().filter(|_| R::REPEATS) {
             let to: Vec<u16> = match to {
                 Some(peer) => vec![peer],
                 None => self.others().collect(),

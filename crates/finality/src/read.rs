@@ -223,7 +223,10 @@ impl Reader<'_> {
         if prepares.len() < self.context.q() {
             return Err(self.invalid("a prepare certificate with fewer than q prepares"));
         }
-        if !prepares.iter().all(|message| message.prepare().is_some_and(|prepare| prepare.vote == vote)) {
+        let counts = |message: &Msg| {
+            message.prepare().is_some_and(|prepare| self.context.counts_for(&prepare.vote, &vote))
+        };
+        if !prepares.iter().all(counts) {
             return Err(self.invalid("a prepare certificate holds a prepare for something else"));
         }
         if cert.batch_hashes.len() > concordat_events::limits::BATCHES_PER_HEAD {
@@ -354,7 +357,7 @@ impl Reader<'_> {
                 grants.push(message);
             }
         }
-        if body.epoch > 0 && grants.len() < self.context.q() {
+        if body.epoch > 0 && grants.len() < self.context.opening_quorum() {
             return Err(self.invalid("an EpochStart with fewer than q valid grants"));
         }
         let evidence = opening.evidence.iter().map(|item| self.evidence(item)).collect::<Result<_, _>>()?;

@@ -40,6 +40,40 @@ pub trait Rules: Send + Sync + 'static {
     const ADOPTED_LOCK_BINDS_NOT: bool = true;
     /// Complaints that bind: the quorum, never f+1.
     const COMPLAINTS_BIND_BY_QUORUM: bool = true;
+    /// The lock is kept across restarts (PROTOCOL 7).
+    const LOCK_PERSISTS: bool = true;
+    /// The lock is flushed before the share leaves (PROTOCOL 7).
+    const LOCK_FLUSHED_FIRST: bool = true;
+    /// A lock is replaced only by one of a higher height or epoch (PROTOCOL 3).
+    const LOCK_NEVER_FALLS: bool = true;
+    /// Entering an epoch ends the nonces and shares of those before (PROTOCOL 4.6, 5).
+    const EPOCH_ENDS_SHARES: bool = true;
+    /// A grant reads its lock after the epoch is durable (PROTOCOL 5).
+    const GRANT_READS_LOCK_LAST: bool = true;
+    /// Of several locks the one of the highest epoch decides (PROTOCOL 5).
+    const HIGHEST_LOCK_DECIDES: bool = true;
+    /// An adopted lock doesn't free who has shared (PROTOCOL 4.4).
+    const ADOPTED_LOCK_FREES_NOT: bool = true;
+    /// A prepare counts in its own epoch only (PROTOCOL 3).
+    const PREPARE_BINDS_EPOCH: bool = true;
+    /// An epoch opens with q grants, never f+1 (PROTOCOL 3).
+    const GRANTS_OPEN_BY_QUORUM: bool = true;
+    /// The quorum is floor((n+f)/2) + 1, not a majority (PROTOCOL 1).
+    const QUORUM_OUTVOTES_LIARS: bool = true;
+    /// No epoch is in an event's id (PROTOCOL 3).
+    const ID_WITHOUT_EPOCH: bool = true;
+    /// One id is voted for per (epoch, height) (PROTOCOL 4.4).
+    const ONE_VOTE_PER_HEIGHT: bool = true;
+    /// The intact mark is the kernel's boot id (PROTOCOL 8).
+    const MARK_IS_BOOT_ID: bool = true;
+    /// Evidence ends an epoch only if its signer leads it (PROTOCOL 5).
+    const EVIDENCE_ENDS_OWN_EPOCH: bool = true;
+    /// A complaint needs the opening, not the EpochStart (PROTOCOL 5).
+    const COMPLAINS_WITHOUT_START: bool = true;
+    /// A session takes whoever prepared, not only the certificate's signers (PROTOCOL 4.5).
+    const SESSIONS_OF_ALL_PREPARED: bool = true;
+    /// What isn't superseded is repeated (PROTOCOL 3).
+    const REPEATS: bool = true;
 
     /// The `seq` of the next flush. The law counts flushes; an explorer, for which two histories that differ in nothing else
     /// are one state, may count runs.

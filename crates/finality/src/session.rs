@@ -86,6 +86,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             message.prepare().is_some_and(|p| {
                 !p.commitments.is_empty() && !self.round.used.contains(&(message.sender, p.hash))
             }) && !self.round.cheats.contains(&message.sender)
+                && (R::SESSIONS_OF_ALL_PREPARED || cert.prepares.iter().any(|p| p.sender == message.sender))
         };
         let able: Vec<Msg> = self.round.prepares.values().filter(fresh).cloned().collect();
         // Who was passed over and has only new commitments to show signs where it can't be done without it.
@@ -166,10 +167,12 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         self.on_shown(&certify.cert.prepares);
         self.try_prepare()?;
-        if vote.epoch != self.record.epoch || vote.height != self.next_height() {
+        let current = self.signs_in(vote.epoch);
+        if !current || vote.height != self.next_height() {
             return self.adopt(certify.cert.clone(), message.sender);
         }
-        if message.sender == self.leader() && self.round.draft_of(&vote.id).is_some() {
+        let leads = message.sender == self.leader() || !R::EPOCH_ENDS_SHARES;
+        if leads && self.round.draft_of(&vote.id).is_some() {
             let session = Session {
                 vote,
                 attempt: certify.attempt,
@@ -180,18 +183,27 @@ impl<S: Store, R: Rules> Core<S, R> {
             };
             self.round.add_session(certify.session, session);
             if self.may_share(certify) {
-                if R::LOCK_BEFORE_SHARE {
+                if R::LOCK_BEFORE_SHARE && R::LOCK_FLUSHED_FIRST {
                     self.take_lock(certify.cert.clone())?;
                 }
                 self.record.shared = Some((vote, certify.session));
                 self.durable();
                 self.out.then.push(Then::Share(certify.session));
+                if !R::LOCK_FLUSHED_FIRST {
+                    self.out.then.push(Then::Lock(Box::new(certify.cert.clone())));
+                    return Ok(());
+                }
             }
             for early in std::mem::take(&mut self.round.early).into_values() {
                 self.on_share(&early)?;
             }
         }
         if R::LOCK_BEFORE_SHARE { self.adopt(certify.cert.clone(), message.sender) } else { Ok(()) }
+    }
+
+    /// Does this custodian sign in this epoch? In the own one only.
+    fn signs_in(&self, epoch: u64) -> bool {
+        epoch == self.record.epoch || (!R::EPOCH_ENDS_SHARES && epoch < self.record.epoch)
     }
 
     /// PROTOCOL 4.6, all of it.
@@ -214,8 +226,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         };
         // What this step has done since may have made the share void: a certificate, or another epoch.
         let recorded = self.record.shared == Some((vote, id));
-        let locked = self.record.lock.as_ref().is_some_and(|lock| lock.vote == vote) || !R::LOCK_BEFORE_SHARE;
-        if !recorded || !locked || vote.epoch != self.record.epoch || vote.height != self.next_height() {
+        let locked = self.record.lock.as_ref().is_some_and(|lock| lock.vote == vote)
+            || !(R::LOCK_BEFORE_SHARE && R::LOCK_FLUSHED_FIRST && R::EPOCH_ENDS_SHARES);
+        if !recorded || !locked || !self.signs_in(vote.epoch) || vote.height != self.next_height() {
             return Ok(());
         }
         let mine = self.round.sessions.get(&id).and_then(|session| {

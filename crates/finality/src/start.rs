@@ -72,6 +72,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         self.start.phase = Phase::Asking;
         self.entropy.fill_bytes(&mut self.start.nonce);
+        if !R::SEQ_STAYS_UNTIL_CHECKED {
+            self.durable();
+        }
         // Before anything else, with the seq as read, unraised.
         self.ask_all();
         self.judge_answers();
@@ -89,7 +92,9 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Does the local intact mark hold: is this a restart of the process, not of the disk?
     fn intact(&self) -> bool {
-        self.not_restored || (!self.boot.is_empty() && self.boot == self.record.boot)
+        self.not_restored
+            || (!self.boot.is_empty() && self.boot == self.record.boot)
+            || (!R::MARK_IS_BOOT_ID && self.record.run > 0)
     }
 
     /// Another custodian starts.

@@ -92,7 +92,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         let id = certificate.log.id();
         let fresh = match self.round.draft_of(&id) {
             Some(_) => None,
-            None => match self.ledger.execute(&head.batches) {
+            None => match self.execute(&head.batches) {
                 Ok(draft) => Some(draft),
                 Err(ExecuteError::Store(error)) => return Err(error.into()),
                 // Batches that can't be executed aren't those of a certified head.
@@ -303,7 +303,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             if lock.vote.epoch == vote.epoch && lock.vote.id != vote.id {
                 return Err(Fatal::Stop(Alarm::TwoLocks { epoch: vote.epoch, height: vote.height }));
             }
-            if lock.vote.epoch >= vote.epoch {
+            if lock.vote.epoch >= vote.epoch && R::LOCK_NEVER_FALLS {
                 return Ok(());
             }
         }
@@ -329,7 +329,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             if (lock.vote.height, lock.vote.epoch) == (vote.height, vote.epoch) && lock.vote.id != vote.id {
                 return Err(Fatal::Stop(Alarm::TwoLocks { epoch: vote.epoch, height: vote.height }));
             }
-            if (vote.height, vote.epoch) <= (lock.vote.height, lock.vote.epoch) {
+            if (vote.height, vote.epoch) <= (lock.vote.height, lock.vote.epoch) && R::LOCK_NEVER_FALLS {
                 return Ok(());
             }
         }
@@ -366,7 +366,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.ask_for_batches(cert, missing, from);
             return Ok(false);
         }
-        match self.ledger.execute(&batches) {
+        match self.execute(&batches) {
             Ok(draft) if draft.id == id => {
                 self.round.rebuilt.insert(id, cert.batch_hashes.clone());
                 Ok(true)

@@ -22,7 +22,7 @@ mutant!(FewComplaintsBind, COMPLAINTS_BIND_BY_QUORUM);
 mutant!(SendFirst, FLUSH_BEFORE_SEND);
 
 /// Shares X in epoch 0.
-fn sharer<R: Rules<Scheme = crate::Frost>>()
+pub(super) fn sharer<R: Rules<Scheme = crate::Frost>>()
 -> (Solo<R>, concordat_events::batch::Batch, concordat_events::Hash) {
     let mut solo = Solo::<R>::running();
     let (batch, id) = solo.head(0);
