@@ -7,6 +7,7 @@ mod crash;
 mod mutants;
 mod net;
 mod normal;
+mod rows;
 mod solo;
 mod start;
 mod votes;

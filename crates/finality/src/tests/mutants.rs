@@ -188,7 +188,7 @@ fn a_head_proposed_again_in_another_epoch_has_the_same_id() {
         solo.enter(1, Some(&lock));
         solo.propose(1, &batch, id);
         let other = |message: &crate::Msg| matches!(&message.body, Body::Refuse(r) if r.reason == RefuseReason::OtherId);
-        (solo.prepared(Solo::<R>::vote(1, id)), solo.sent.iter().any(|message| other(message)))
+        (solo.prepared(Solo::<R>::vote(1, id)), solo.sent.iter().any(other))
     }
     assert_eq!(prepares::<Law>(), (true, false));
     assert_eq!(prepares::<Mutant<{ off::ID_WITHOUT_EPOCH }>>(), (false, true), "the mutant is seen");

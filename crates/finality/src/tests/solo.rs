@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use concordat_events::Hash;
 use concordat_events::batch::Batch;
 use concordat_store::memory::{Image, MemoryStore};
-use concordat_threshold::commit_many;
+use concordat_threshold::{aggregate_many, commit_many, sign_many};
 use prost::Message as _;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -45,6 +45,10 @@ pub struct Solo<R: Rules<Scheme = crate::Frost>> {
     pub early: Vec<String>,
     /// Entries that it gave to its group.
     pub appended: Vec<(u64, Msg)>,
+    /// Heights that it let out as certified.
+    pub certified: Vec<u64>,
+    /// Its store is going to fail.
+    pub may_crash: bool,
     /// Digest of the last entry given, by epoch.
     chain: BTreeMap<u64, (u64, Hash)>,
     seq: u64,
@@ -81,6 +85,8 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
             alarms: Vec::new(),
             early: Vec::new(),
             appended: Vec::new(),
+            certified: Vec::new(),
+            may_crash: false,
             chain: BTreeMap::new(),
             seq: 1_000,
         };
@@ -113,23 +119,23 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
         let now = Now { mono_ms: self.now, wall_ms: WALL + self.now };
         let (store, cluster) = (self.store.clone(), self.cluster);
         let (sent, alarms, early) = (&mut self.sent, &mut self.alarms, &mut self.early);
-        let appended = &mut self.appended;
-        self.decider
-            .handle(now, input, &mut |action| {
-                let check = || check_durable(&store, &cluster.context, ME, &action);
-                if let Err(error) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
-                    early.push(error.downcast_ref::<String>().cloned().unwrap_or_else(|| {
-                        error.downcast_ref::<&str>().map(|text| text.to_string()).unwrap_or_default()
-                    }));
-                }
-                match action {
-                    Action::Append { epoch, entry, .. } => appended.push((epoch, entry)),
-                    Action::Send { message, .. } => sent.push(message),
-                    Action::Alarm(alarm) => alarms.push(alarm),
-                    _ => {}
-                }
-            })
-            .unwrap();
+        let (appended, certified) = (&mut self.appended, &mut self.certified);
+        let result = self.decider.handle(now, input, &mut |action| {
+            let check = || check_durable(&store, &cluster.context, ME, &action);
+            if let Err(error) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
+                early.push(error.downcast_ref::<String>().cloned().unwrap_or_else(|| {
+                    error.downcast_ref::<&str>().map(|text| text.to_string()).unwrap_or_default()
+                }));
+            }
+            match action {
+                Action::Append { epoch, entry, .. } => appended.push((epoch, entry)),
+                Action::Send { message, .. } => sent.push(message),
+                Action::Alarm(alarm) => alarms.push(alarm),
+                Action::Certified(head) => certified.push(head.head.height),
+                _ => {}
+            }
+        });
+        assert!(result.is_ok() || self.may_crash, "{result:?}");
         let law = std::any::TypeId::of::<R>() == std::any::TypeId::of::<Law>();
         assert!(!law || self.early.is_empty(), "{:?}", self.early);
     }
@@ -142,6 +148,11 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
     pub fn forge(&mut self, sender: u16, kind: Kind, body: &impl prost::Message, attachment: Vec<u8>) -> Msg {
         self.seq += 1;
         self.cluster.forge(sender, self.seq, kind, body, attachment)
+    }
+
+    /// The seq of the last message that a peer was made to sign.
+    pub fn last_seq(&self) -> Option<u64> {
+        Some(self.seq)
     }
 
     pub fn say(&mut self, sender: u16, kind: Kind, body: &impl prost::Message) {
@@ -298,6 +309,30 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
     pub fn granted(&self, epoch: u64) -> Vec<Option<PrepareCert>> {
         let grants = self.sent.iter().filter(|message| message.sender == ME).filter_map(|m| m.grant());
         grants.filter(|grant| grant.epoch == epoch).map(|grant| grant.lock.clone()).collect()
+    }
+
+    /// The group's certificate of the head after these batches, signed by 1, 2 and 3.
+    pub fn signed(&self, batches: &[Batch]) -> Option<wire::Certificate> {
+        let draft = self.decider.ledger().execute(batches).ok()?;
+        let (ids, count) = (crate::session::message_ids(&draft), draft.messages.len());
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        let (mut nonces, mut sessions) = (BTreeMap::new(), BTreeMap::new());
+        for number in [1, 2, 3] {
+            let (own, commitments) = commit_many(&self.cluster.share(number), count, &mut rng).unwrap();
+            nonces.insert(number, own);
+            sessions.insert(number, commitments);
+        }
+        let shares = nonces.into_iter().map(|(number, nonces)| {
+            (number, sign_many(&self.cluster.share(number), nonces, &ids, &sessions).unwrap())
+        });
+        let shares = shares.collect();
+        let keys = self.cluster.share(1).keys().clone();
+        let signatures = aggregate_many(&keys, &ids, &sessions, &shares).unwrap();
+        let log = draft.messages[0].signed(&signatures[0]).unwrap();
+        Some(wire::Certificate {
+            log_event: log.json().as_bytes().to_vec(),
+            signatures: signatures.iter().map(|signature| signature.to_vec()).collect(),
+        })
     }
 
     /// A claim by a custodian to have reached a seq.
