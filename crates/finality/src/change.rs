@@ -10,8 +10,8 @@ use prost::Message as _;
 use crate::core::{Core, Fatal, Hint, Then};
 use crate::effect::{Action, After, Alarm};
 use crate::epoch::{Entry, Epoch, Started};
-use crate::evidence::contradiction;
-use crate::message::{self, Body, Cause, Complaint, Evidence, Grant, Kind, Msg, PrepareCert};
+use crate::evidence::Evidence;
+use crate::message::{self, Body, Cause, Complaint, Grant, Kind, Msg, PrepareCert};
 use crate::record;
 use crate::repeat::Slot;
 use crate::rules::Rules;
@@ -31,7 +31,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             Body::EpochStart(start) if self.epoch.started.is_none() && start.epoch == epoch => {
                 // It names who was skipped: that makes its sender the leader and ends nothing.
                 let mut named: BTreeSet<u16> = self.evidence.keys().copied().collect();
-                named.extend(start.evidence.iter().map(|evidence| evidence.signer));
+                named.extend(start.evidence.iter().map(|evidence| evidence.finding.culprit));
                 if entry.sender == self.context.leader(epoch, &named) {
                     for evidence in &start.evidence {
                         self.keep_evidence(evidence.clone());
@@ -185,6 +185,11 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.show_epoch(message.sender);
         }
         self.keep_complaint(message);
+        // A leader that says itself that it can't lead is taken at its word: waiting for a timer would only cost time.
+        let resigns = complaint.cause == Cause::Resigned && complaint.epoch == self.record.epoch;
+        if resigns && message.sender == self.leader() {
+            self.complain(Cause::Resigned);
+        }
         self.try_bound()
     }
 
@@ -261,6 +266,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             (self.round.nonces, self.round.sessions) = kept;
         }
         let early_lock = self.epoch.early_lock.take();
+        self.pace.leader_changed(self.context.roster.n());
         self.epoch = Epoch { early_lock, ..Epoch::new(epoch, self.now.mono_ms) };
         self.pool.new_epoch(self.now.mono_ms);
         for slot in [Slot::Complaint, Slot::Propose, Slot::Prepare, Slot::Certify, Slot::Share] {
@@ -483,55 +489,6 @@ impl<S: Store, R: Rules> Core<S, R> {
             let (epoch, leader) = (self.record.epoch, self.leader());
             self.effect(After::Flush, Action::OpenGroup { epoch, leader, lead: false });
         }
-    }
-
-    /// Compares a message with what its sender said before in the same place.
-    pub(crate) fn witness(&mut self, message: &Msg) {
-        if !matches!(message.kind(), Kind::Propose | Kind::Prepare | Kind::Wrapper | Kind::EpochStart) {
-            return;
-        }
-        let envelope = message.bare();
-        let key = (message.sender, message.kind());
-        if let Some(before) = self.witnessed.get(&key)
-            && before.body != envelope.body
-            && let Some(evidence) = contradiction(&self.context, before, &envelope)
-        {
-            self.accept_evidence(evidence);
-            return;
-        }
-        self.witnessed.insert(key, envelope);
-    }
-
-    /// Evidence is durable, passed on, and names its signer for as long as the roster lasts.
-    pub(crate) fn accept_evidence(&mut self, evidence: Evidence) {
-        let led = self.leader() == evidence.signer || !R::EVIDENCE_ENDS_OWN_EPOCH;
-        // It ends an epoch at once only if its signer leads it.
-        if self.keep_evidence(evidence) && led && self.start.running() {
-            self.enter(self.record.epoch + 1);
-            self.out.then.push(Then::Grant);
-        }
-    }
-
-    /// Keeps evidence and passes it on. `false` if its signer was named before.
-    fn keep_evidence(&mut self, evidence: Evidence) -> bool {
-        if self.evidence.contains_key(&evidence.signer) {
-            return false;
-        }
-        record::put_evidence(&mut self.out.writes, &evidence);
-        self.durable();
-        self.alarm(Alarm::Evidence { culprit: evidence.signer, fault: evidence.fault });
-        if let Some(message) = self.seal(Kind::Evidence, &evidence.to_wire(), Vec::new()) {
-            self.send_others(&message);
-            self.repeats.set(
-                Slot::Evidence(evidence.signer),
-                message,
-                None,
-                self.now.mono_ms,
-                self.timeout(),
-            );
-        }
-        self.evidence.insert(evidence.signer, evidence);
-        true
     }
 }
 

@@ -13,8 +13,10 @@ use rand_core::{CryptoRng, RngCore};
 use crate::context::{Context, Identity};
 use crate::effect::{Action, After, Alarm, Effect, Input, Now};
 use crate::epoch::Epoch;
+use crate::evidence::Evidence;
 use crate::limits::CLAIM_FLUSH_MS;
-use crate::message::{self, Body, CertifiedHead, Evidence, Kind, Message, Msg, PrepareCert};
+use crate::message::{self, Body, CertifiedHead, Kind, Message, Msg, PrepareCert};
+use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::record::{self, Bar, Record};
 use crate::repeat::{Repeats, Slot};
@@ -139,6 +141,10 @@ pub struct Core<S: Store, R: Rules> {
     pub(crate) not_restored: bool,
     /// Certificates in a row since the last epoch change.
     pub(crate) streak: u32,
+    /// How fast this leader certifies, and those before it.
+    pub(crate) pace: Pace,
+    /// This process is going to stop, so it leads nothing any more.
+    pub(crate) resigned: bool,
     /// When something was asked for last, so that a flood of hints makes no flood of questions.
     pub(crate) asked: BTreeMap<(u16, Hint), u64>,
     pub(crate) rules: std::marker::PhantomData<R>,
@@ -188,6 +194,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             boot,
             not_restored,
             streak: 0,
+            pace: Pace::default(),
+            resigned: false,
             asked: BTreeMap::new(),
             rules: std::marker::PhantomData,
         })
@@ -204,6 +212,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             Input::Ordered { epoch, entry } => self.on_ordered(epoch, entry)?,
             Input::GroupFailed { epoch } => self.on_group_failed(epoch),
             Input::Reachable { peer, up } => self.on_reachable(peer, up),
+            Input::Resign => self.resigned = true,
         }
         self.advance()?;
         Ok(self.finish())
@@ -318,7 +327,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             Body::FetchBatches(hashes) => self.on_fetch_batches(message.sender, hashes)?,
             Body::Batches(batches) => self.on_batches(batches)?,
             Body::Nudge => self.on_nudge(message.sender),
-            // These reach the core only through the epoch's log.
+            // These count only where the epoch's log has them; a contradiction was seen above.
             Body::Wrapper(_) | Body::EpochStart(_) => {}
             Body::Question(_) | Body::Answer(_) => {}
         }
@@ -443,8 +452,11 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.context.leader(self.record.epoch, &named)
     }
 
-    /// Does this custodian lead the running epoch? Not if it has restarted since it entered it (PROTOCOL 5).
+    /// Does this custodian lead the running epoch? Not if it has restarted since it entered it, or has resigned (PROTOCOL 5).
     pub(crate) fn leads(&self) -> bool {
-        self.leader() == self.me && self.record.epoch_run == self.record.run && self.may_vote()
+        self.leader() == self.me
+            && self.record.epoch_run == self.record.run
+            && self.may_vote()
+            && !self.resigned
     }
 }

@@ -9,6 +9,7 @@ use concordat_store::{Store, WriteBatch};
 use crate::certified::{Certified, Published};
 use crate::core::{Core, Fatal, Out, Parts};
 use crate::effect::{Action, After, Effect, Input, Now};
+use crate::evidence::Evidence;
 use crate::record;
 use crate::rules::{Law, Rules};
 use crate::status::Status;
@@ -96,6 +97,11 @@ impl<S: Store, R: Rules> Decider<S, R> {
     /// Everything that a certified head lets out, for a shell that has to publish it (again) after a restart.
     pub fn published(&self, height: u64) -> Result<Option<Certified<Published>>, Fatal> {
         Ok(record::published(&self.store, &self.core.context, height)?)
+    }
+
+    /// What it holds against others: one piece for each custodian named (see [`crate::evidence::check`]).
+    pub fn evidence(&self) -> impl Iterator<Item = &Evidence> {
+        self.core.evidence.values()
     }
 
     /// The ledger, for reading.

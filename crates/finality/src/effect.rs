@@ -4,7 +4,8 @@ use concordat_events::ValidEvent;
 use concordat_events::hash::Hash;
 
 use crate::certified::{Certified, Published};
-use crate::message::{Cause, Fault, Msg, RefuseReason};
+use crate::evidence::Fault;
+use crate::message::{Cause, Msg, RefuseReason};
 
 /// The time of one step, passed in: the core has no clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub enum Input {
         /// Can it?
         up: bool,
     },
+    /// This process is going to stop: it leads nothing from here on, and whoever it leads is told at once.
+    Resign,
 }
 
 /// When an effect may happen (PROTOCOL 7): durability is data, not call order.
@@ -122,7 +125,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Alarm {
     /// A custodian broke the protocol, provably.
-    #[error("custodian {culprit} broke the protocol: {fault:?}; evidence is kept")]
+    #[error("custodian {culprit} broke the protocol: {fault}; evidence is kept")]
     Evidence {
         /// Who.
         culprit: u16,

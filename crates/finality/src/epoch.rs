@@ -76,8 +76,6 @@ pub(crate) struct Epoch {
     pub progress_ms: u64,
     /// When the epoch was entered, ms.
     pub entered_ms: u64,
-    /// Since when requests wait for long though heads have room, ms.
-    pub slow_ms: Option<u64>,
     /// Since when something waits for a certificate, ms.
     pub waiting_ms: Option<u64>,
 }

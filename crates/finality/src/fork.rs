@@ -53,6 +53,8 @@ impl<S: Store, R: Rules> Decider<S, R> {
                 boot: core.boot.clone(),
                 not_restored: core.not_restored,
                 streak: core.streak,
+                pace: core.pace.clone(),
+                resigned: core.resigned,
                 asked: core.asked.clone(),
                 rules: std::marker::PhantomData,
             },

@@ -43,6 +43,15 @@ pub const HELD_PER_PEER: usize = 1;
 /// Evidence kept per signer: one piece names it for as long as the roster lasts.
 pub const EVIDENCE_PER_SIGNER: usize = 1;
 
+/// Bytes of a body that names one place in an epoch (an entry, a proposal, a vote, a start): a few numbers and hashes.
+pub const SLOT_BODY_BYTES: usize = 256;
+
+/// Requests of a batch that are read, to be shown as evidence: more than a batch may have, few enough to be passed on.
+pub const EVIDENCE_REQUESTS: usize = 1_600;
+
+/// Bytes of a piece of evidence: two entries with the ids of all their requests.
+pub const EVIDENCE_BYTES: usize = 2 * (32 * EVIDENCE_REQUESTS + 4 * SLOT_BODY_BYTES);
+
 /// Commitments that a custodian issues for one (epoch, height, id): n-t+1 attempts, restarts and returns, and an end to a
 /// leader that asks for ever.
 pub const COMMITMENTS_PER_HEAD: u32 = 64;

@@ -11,6 +11,7 @@ use concordat_threshold::{Commitment, Share};
 use prost::Message as _;
 
 use crate::context::{Context, Identity};
+use crate::evidence::Evidence;
 use crate::limits::ENVELOPE_BYTES;
 use crate::wire;
 
@@ -264,30 +265,6 @@ pub struct EpochStart {
     pub grants: Vec<Msg>,
     /// Evidence against each custodian that was skipped.
     pub evidence: Vec<Evidence>,
-}
-
-/// Two messages of one signer that no honest custodian signs (PROTOCOL 5).
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// Who signed both.
-    pub signer: u16,
-    /// What is contradictory.
-    pub fault: Fault,
-    /// The messages.
-    pub envelopes: [wire::Envelope; 2],
-}
-
-/// What evidence shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Two entries with one number.
-    Wrappers,
-    /// Two proposals for one height in one epoch.
-    Proposals,
-    /// Two votes for one height in one epoch.
-    Prepares,
-    /// Two starts of one epoch.
-    Starts,
 }
 
 /// See [`Body::Answer`].

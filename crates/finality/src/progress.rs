@@ -4,12 +4,11 @@ use concordat_store::Store;
 
 use crate::core::{Core, Fatal, Hint};
 use crate::effect::{Action, After};
-use crate::limits::{CLAIM_FLUSH_MS, EPOCH_ENTRIES, EPOCH_MS, NUDGES_PER_EPOCH, SLOW_MS};
+use crate::limits::{CLAIM_FLUSH_MS, EPOCH_ENTRIES, EPOCH_MS, NUDGES_PER_EPOCH};
 use crate::message::{Cause, Kind};
 use crate::record::Bar;
 use crate::rules::Rules;
 use crate::wire;
-use concordat_events::limits::REQUESTS_PER_HEAD;
 
 impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn on_tick(&mut self) -> Result<(), Fatal> {
@@ -78,15 +77,9 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
             return self.complain(Cause::NoCertificate);
         }
-        let full = self.last.as_ref().is_some_and(|h| h.certificate.head.outcomes.len() >= REQUESTS_PER_HEAD);
         let waits = self.pool.oldest_own().is_some_and(|(since, _)| now > since + timeout / 2);
-        if waits && !full {
-            let since = *self.epoch.slow_ms.get_or_insert(now);
-            if now >= since + SLOW_MS {
-                return self.complain(Cause::Slow);
-            }
-        } else {
-            self.epoch.slow_ms = None;
+        if self.pace.watch(now, waits) {
+            return self.complain(Cause::Slow);
         }
         let old = now >= self.epoch.entered_ms + EPOCH_MS || self.epoch.last_number() >= EPOCH_ENTRIES;
         if old {

@@ -9,10 +9,11 @@ use concordat_events::head::Head;
 use concordat_threshold::{Commitment, Share};
 
 use crate::context::Context;
-use crate::evidence::contradiction;
+use crate::evidence::Evidence;
+use crate::limits::{EVIDENCE_REQUESTS, SLOT_BODY_BYTES};
 use crate::message::{
-    Answer, Body, Cause, Certificate, CertifiedHead, Certify, Complaint, EpochStart, Evidence, Grant, Kind,
-    Message, MessageError, Msg, Prepare, PrepareCert, Propose, Refuse, RefuseReason, ShareMsg, Vote, Wrapper,
+    Answer, Body, Cause, Certificate, CertifiedHead, Certify, Complaint, EpochStart, Grant, Kind, Message,
+    MessageError, Msg, Prepare, PrepareCert, Propose, Refuse, RefuseReason, ShareMsg, Vote, Wrapper,
     attachment_hash, check_claim, malformed, session_id,
 };
 use crate::wire;
@@ -60,6 +61,11 @@ impl Reader<'_> {
 
     fn body(&self, kind: Kind, envelope: &wire::Envelope) -> Result<Body, MessageError> {
         let bytes = envelope.body.as_slice();
+        // What may become evidence is small, or a liar's contradictions would be too large to be passed on.
+        let slot = matches!(kind, Kind::Wrapper | Kind::Propose | Kind::Prepare | Kind::EpochStart);
+        if slot && bytes.len() > SLOT_BODY_BYTES {
+            return Err(self.invalid("a body larger than its fields"));
+        }
         Ok(match kind {
             Kind::Requests => {
                 let body: wire::Requests = self.decode(bytes)?;
@@ -164,9 +170,9 @@ impl Reader<'_> {
         if batch.hash() != hash {
             return Err(self.invalid("a wrapper's batch doesn't hash to what it signs"));
         }
+        // Somewhat too many requests are let through: they are evidence.
         let (requests, bytes) = (batch.requests.len(), batch.bytes());
-        let limits = (concordat_events::limits::REQUESTS_PER_HEAD, concordat_events::limits::BATCH_BYTES);
-        if requests > limits.0 || bytes > limits.1 {
+        if requests > EVIDENCE_REQUESTS || bytes > concordat_events::limits::BATCH_BYTES {
             return Err(self.invalid("a batch is over the limits"));
         }
         Ok(Wrapper {
@@ -365,11 +371,7 @@ impl Reader<'_> {
     }
 
     fn evidence(&self, body: &wire::Evidence) -> Result<Evidence, MessageError> {
-        let [first, second] = body.messages.as_slice() else {
-            return Err(self.invalid("evidence isn't two messages"));
-        };
-        contradiction(self.context, first, second)
-            .ok_or_else(|| self.invalid("evidence that shows no contradiction"))
+        Evidence::read(self.context, body).map_err(|_| self.invalid("evidence that shows no fault"))
     }
 
     fn answer(&self, bytes: &[u8]) -> Result<Answer, MessageError> {

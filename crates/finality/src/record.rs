@@ -15,7 +15,8 @@ use std::ops::Bound;
 
 use crate::certified::{Certified, Published};
 use crate::context::Context;
-use crate::message::{CertifiedHead, Evidence, PrepareCert, Vote};
+use crate::evidence::Evidence;
+use crate::message::{CertifiedHead, PrepareCert, Vote};
 use crate::read;
 use crate::wire;
 
@@ -289,7 +290,10 @@ pub fn claims<S: Store>(store: &S) -> Result<BTreeMap<u16, wire::Claim>, StoreEr
 
 /// Keeps evidence.
 pub fn put_evidence(writes: &mut WriteBatch, evidence: &Evidence) {
-    writes.put([EVIDENCE, &evidence.signer.to_be_bytes()].concat(), evidence.to_wire().encode_to_vec());
+    writes.put(
+        [EVIDENCE, &evidence.finding.culprit.to_be_bytes()].concat(),
+        evidence.to_wire().encode_to_vec(),
+    );
 }
 
 /// All kept evidence by signer.
@@ -297,9 +301,8 @@ pub fn evidence<S: Store>(store: &S, context: &Context) -> Result<BTreeMap<u16, 
     let mut all = BTreeMap::new();
     for (key, bytes) in scan_prefix(store, EVIDENCE, usize::from(u16::MAX))? {
         let stored = wire::Evidence::decode(bytes.as_slice()).map_err(|error| corrupt(&key, error))?;
-        let evidence = Evidence::from_wire(context, &stored)
-            .ok_or_else(|| corrupt(&key, "expected two contradictory messages"))?;
-        all.insert(evidence.signer, evidence);
+        let evidence = Evidence::read(context, &stored).map_err(|error| corrupt(&key, error))?;
+        all.insert(evidence.finding.culprit, evidence);
     }
     Ok(all)
 }

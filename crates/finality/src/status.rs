@@ -4,6 +4,7 @@ use concordat_events::hash::Hash;
 use concordat_store::Store;
 
 use crate::core::Core;
+use crate::evidence::Finding;
 use crate::message::Vote;
 use crate::record::Bar;
 use crate::rules::Rules;
@@ -35,8 +36,14 @@ pub struct Status {
     pub shared: Option<Vote>,
     /// Requests that wait.
     pub pool: usize,
+    /// Does it lead the running epoch?
+    pub leads: bool,
+    /// Has it resigned, so that it leads nothing until it is started again?
+    pub resigned: bool,
     /// Custodians named by evidence.
     pub named: Vec<u16>,
+    /// What they did.
+    pub evidence: Vec<Finding>,
     /// Custodians that can't be reached.
     pub unreachable: Vec<u16>,
     /// The timeout in force, ms.
@@ -60,7 +67,10 @@ impl<S: Store, R: Rules> Core<S, R> {
             lock: self.record.lock.as_ref().map(|lock| lock.vote),
             shared: self.record.shared.as_ref().map(|(vote, _)| *vote),
             pool: self.pool.len(),
+            leads: self.leads(),
+            resigned: self.resigned,
             named: self.evidence.keys().copied().collect(),
+            evidence: self.evidence.values().map(|evidence| evidence.finding).collect(),
             unreachable: self.down.keys().copied().collect(),
             timeout_ms: self.timeout(),
             complained: self.epoch.complained,

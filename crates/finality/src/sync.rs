@@ -9,13 +9,14 @@ use prost::Message as _;
 use crate::certified::{Certified, Published};
 use crate::core::{Core, Fatal, Hint, Then};
 use crate::effect::{Action, After, Alarm};
-use crate::limits::{HALVE_AFTER, SYNC_BYTES};
+use crate::limits::{HALVE_AFTER, HEAD_BYTES, SYNC_BYTES};
 use crate::message::{Body, Certificate, CertifiedHead, Kind, Msg, PrepareCert};
 use crate::read::batch_to_wire;
 use crate::record::{self, Bar};
 use crate::repeat::Slot;
 use crate::rules::Rules;
 use crate::wire;
+use concordat_events::limits::REQUESTS_PER_HEAD;
 
 impl<S: Store, R: Rules> Core<S, R> {
     /// A certificate that this custodian aggregated itself.
@@ -160,6 +161,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         for slot in [Slot::Lock, Slot::Propose, Slot::Prepare, Slot::Certify, Slot::Share] {
             self.repeats.clear(slot);
         }
+        let bytes = head.batches.iter().map(Batch::bytes).sum();
+        let full = published.head.outcomes.len() >= REQUESTS_PER_HEAD || bytes >= HEAD_BYTES;
+        self.pace.certified(bytes, full);
         self.epoch.certified(head.batches.iter().map(Batch::hash).collect());
         self.epoch.progress_ms = self.now.mono_ms;
         let mut newest = 0;

@@ -61,7 +61,7 @@ pub fn check_entry(
     let place = WrapperError::Place { epoch, number };
     match &message.body {
         Body::EpochStart(start) if number == 0 && start.epoch == epoch => {
-            named.extend(start.evidence.iter().map(|evidence| evidence.signer));
+            named.extend(start.evidence.iter().map(|evidence| evidence.finding.culprit));
         }
         Body::Wrapper(wrapper) if number > 0 && wrapper.epoch == epoch && wrapper.number == number => {
             if previous != Some(&wrapper.previous) {

@@ -4,7 +4,8 @@ use prost::Message as _;
 
 use super::net::{Cluster, Net, definition, go};
 use crate::effect::Alarm;
-use crate::message::{Body, Fault, Kind, MessageError, RefuseReason};
+use crate::evidence::Fault;
+use crate::message::{Body, Kind, MessageError, RefuseReason};
 use crate::rules::Law;
 use crate::{Message, Rules, wire};
 

@@ -4,6 +4,7 @@
 mod attack;
 mod chaos;
 mod crash;
+mod evidence;
 mod mutants;
 mod net;
 mod normal;

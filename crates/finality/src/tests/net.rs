@@ -292,6 +292,10 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
         self.input(number, Input::Request { event: Box::new(event.clone()), origin: Origin::Client });
     }
 
+    pub fn resign(&mut self, number: u16) {
+        self.input(number, Input::Resign);
+    }
+
     pub fn inject(&mut self, to: u16, message: Msg) {
         self.input(to, Input::Message(message));
     }

@@ -250,6 +250,14 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
 
     /// Orders a batch and proposes the head that covers everything up to it.
     pub fn propose(&mut self, epoch: u64, batch: &Batch, id: Hash) {
+        let number = self.order(epoch, batch);
+        let leader = self.cluster.context.leader(epoch, &BTreeSet::new());
+        let body = wire::Propose { epoch, height: 1, number, id: id.as_bytes().to_vec() };
+        self.say(leader, Kind::Propose, &body);
+    }
+
+    /// Orders a batch. Gives its number.
+    pub fn order(&mut self, epoch: u64, batch: &Batch) -> u64 {
         let leader = self.cluster.context.leader(epoch, &BTreeSet::new());
         let (number, previous) = self.chain[&epoch];
         let number = number + 1;
@@ -258,11 +266,7 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
         let entry = self.forge(leader, Kind::Wrapper, &body, batch_to_wire(batch).encode_to_vec());
         self.chain.insert(epoch, (number, entry.digest));
         self.input(Input::Ordered { epoch, entry });
-        self.say(
-            leader,
-            Kind::Propose,
-            &wire::Propose { epoch, height: 1, number, id: id.as_bytes().to_vec() },
-        );
+        number
     }
 
     fn prepare(&mut self, sender: u16, vote: Vote) -> Msg {

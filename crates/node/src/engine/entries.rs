@@ -72,7 +72,7 @@ impl WrapperCheck for EntryCheck {
         let digest = *entry.digest.as_bytes();
         let mut checked = self.checked();
         if let Body::EpochStart(start) = &entry.body {
-            checked.named.extend(start.evidence.iter().map(|evidence| evidence.signer));
+            checked.named.extend(start.evidence.iter().map(|evidence| evidence.finding.culprit));
         }
         checked.entries.insert(position, entry);
         Ok(digest)
