@@ -38,7 +38,7 @@ use crate::client;
 use crate::config::ClientListen;
 use crate::engine::{self, Groups, Inbox, Outside, Setting};
 use crate::order::{self, ThreadFlusher, TokioRuntime};
-use crate::relay::{Interest, LinkOptions, NostrLink, Outbox, PublishPolicy, Publisher, RelayLink};
+use crate::relay::{Interest, LinkOptions, NostrLink, Outward, PublishPolicy, RelayLink};
 use crate::transport::{Listener, Member, Peers, Pin, Pins};
 
 /// How long open calls may take when a custodian stops.
@@ -141,26 +141,29 @@ async fn consensus(
     let options = LinkOptions { deadline: config.timeouts.relay(), ..LinkOptions::default() };
     let link = Arc::new(NostrLink::connect(&relays, options).await?);
 
-    let outbox = Outbox::new(Arc::new(db.clone()));
     let place = roster.numbers().position(|number| number == me).unwrap_or_default();
-    let publisher =
-        Publisher::new(outbox.clone(), link.clone(), PublishPolicy::new(relays, place, roster.n()));
-    let publishing = publisher.status();
+    // One for all that keeps something in the store: the log and the outbox share flushes.
+    let flusher = ThreadFlusher::start(db.clone())
+        .map_err(|error| RunError::Internal(format!("no thread for the flusher: {error}")))?;
+    let flusher = Arc::new(flusher);
+    let policy = PublishPolicy::new(relays, place, roster.n());
+    let (outward, port) =
+        Outward::<TokioRuntime, _, _, _>::new(Arc::new(db.clone()), flusher.clone(), link.clone(), policy);
+    outward.catch_up(tip, |height| decider.published(height).map_err(RunError::fatal)).await?;
+    let publishing = outward.status();
     let (interest, interested) = watch::channel(Interest::default());
     let since = decider.ledger().tip().map_or(context.genesis.time_ms, |tip| tip.time_ms) / 1000;
-    let outlet = Outlet::new(db.clone(), outbox, group, interest, since.saturating_sub(3600), life.clone());
+    let outlet = Outlet::new(port, group, interest, since.saturating_sub(3600), life.clone());
     outlet.catch_up(&decider)?;
 
     let (orders, ordered) = engine::orders();
     let ways = Exits { peers: peers.clone(), outlet: outlet.clone(), orders, life: life.clone() };
     let (desk, mut fatal) = Desk::start(decider, clock, ways)?;
-    let flusher = ThreadFlusher::start(db.clone())
-        .map_err(|error| RunError::Internal(format!("no thread for the flusher: {error}")))?;
     let setting = Setting {
         context: context.clone(),
         me,
         store: db.clone(),
-        flusher: Arc::new(flusher),
+        flusher,
         link: peers.clone(),
         inbox: desk.clone(),
         timing: order::Timing {
@@ -226,8 +229,8 @@ async fn consensus(
             }
         }
     });
-    let publisher = publisher.run();
-    tokio::pin!(publisher);
+    let outward = outward.run();
+    tokio::pin!(outward);
     desk.input(Input::Start).await;
     let status = desk.query(|decider| decider.status()).await;
     let epoch = status.as_ref().map_or(0, |status| status.epoch);
@@ -239,7 +242,7 @@ async fn consensus(
             Ok(Err(error)) => RunError::fatal(error),
             Ok(Ok(())) | Err(_) => RunError::Internal("the decider ended".into()),
         }),
-        error = &mut publisher => Err(RunError::Store(error)),
+        error = &mut outward => Err(RunError::Store(error)),
         _ = log_failed => Err(RunError::Internal("the ordered log's store failed".into())),
     };
     tasks.shutdown().await;

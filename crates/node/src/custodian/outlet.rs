@@ -1,25 +1,18 @@
-//! Where certified heads go: into the durable outbox, to the users who wait for a request, to whoever watches a machine, and
-//! back to the intake, which learns of new machines.
+//! Where certified heads go: to the way out, which publishes them, to the users who wait for a request, to whoever watches a
+//! machine, and back to the intake, which learns of new machines.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concordat_events::request::Route;
 use concordat_events::{Hash, PublicKey, ValidEvent};
 use concordat_finality::{Certified, Decider, Published};
-use concordat_store::{Store, StoreError};
+use concordat_store::Store;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::db::Db;
 use super::life::{Life, RunError};
 use crate::client::CertifiedOutcome;
-use crate::relay::{Intake, Interest, Outbox};
-
-/// The height up to which heads were put into the outbox.
-const CURSOR: &[u8] = b"n/outbox";
-
-/// Requests that relays brought; what they have needn't be published again.
-const ON_RELAYS: usize = 50_000;
+use crate::relay::{Intake, Interest, Port};
 
 /// Users that may wait at once.
 const WAITING: usize = 10_000;
@@ -34,82 +27,38 @@ pub(crate) struct Outlet {
 }
 
 struct Shared {
-    db: Db,
-    outbox: Outbox<Db>,
+    port: Port,
     group: PublicKey,
     state: Mutex<State>,
     heads: broadcast::Sender<Arc<Published>>,
     interest: watch::Sender<Interest>,
     since: u64,
     life: mpsc::UnboundedSender<Life>,
-    /// Heads on their way to the outbox, flushed off the decider's thread.
-    queue: std::sync::mpsc::Sender<Certified<Published>>,
 }
 
 struct State {
     intake: Intake,
-    on_relays: HashSet<Hash>,
-    order: VecDeque<Hash>,
-    waiting: HashMap<Hash, Vec<oneshot::Sender<CertifiedOutcome>>>,
+    waiting: BTreeMap<Hash, Vec<oneshot::Sender<CertifiedOutcome>>>,
     /// Inputs that came before their machine was certified.
     ready: VecDeque<ValidEvent>,
 }
 
 impl Outlet {
     pub fn new(
-        db: Db,
-        outbox: Outbox<Db>,
+        port: Port,
         group: PublicKey,
         interest: watch::Sender<Interest>,
         since: u64,
         life: mpsc::UnboundedSender<Life>,
     ) -> Self {
-        let (queue, queued) = std::sync::mpsc::channel();
-        let state = State {
-            intake: Intake::new(group),
-            on_relays: HashSet::new(),
-            order: VecDeque::new(),
-            waiting: HashMap::new(),
-            ready: VecDeque::new(),
-        };
-        let shared = Arc::new(Shared {
-            db,
-            outbox,
-            group,
-            state: Mutex::new(state),
-            heads: broadcast::Sender::new(WATCHED),
-            interest,
-            since,
-            life,
-            queue,
-        });
-        let outlet = Outlet { shared };
-        let worker = Arc::downgrade(&outlet.shared);
-        // Ends when the last handle is gone; a store that fails here fails the decider's next write too.
-        std::thread::spawn(move || {
-            while let Ok(head) = queued.recv() {
-                let Some(shared) = worker.upgrade() else { return };
-                if let Err(error) = shared.enqueue(&head) {
-                    tracing::error!(%error, "the outbox");
-                    return;
-                }
-            }
-        });
-        outlet
+        let state = State { intake: Intake::new(group), waiting: BTreeMap::new(), ready: VecDeque::new() };
+        let heads = broadcast::Sender::new(WATCHED);
+        let state = Mutex::new(state);
+        Outlet { shared: Arc::new(Shared { port, group, state, heads, interest, since, life }) }
     }
 
-    /// At the start: heads that were certified and never reached the outbox, and the machines that run.
-    pub fn catch_up(&self, decider: &Decider<Db>) -> Result<(), RunError> {
-        let tip = decider.ledger().tip().map(|tip| tip.height);
-        if let Some(tip) = tip {
-            let mut height = self.shared.cursor()?.map_or(0, |cursor| cursor + 1);
-            while height <= tip {
-                if let Some(head) = decider.published(height).map_err(RunError::fatal)? {
-                    self.shared.enqueue(&head)?;
-                }
-                height += 1;
-            }
-        }
+    /// At the start: the machines that run.
+    pub fn catch_up<S: Store>(&self, decider: &Decider<S>) -> Result<(), RunError> {
         let mut after = None;
         loop {
             let page = decider.ledger().machines(after.as_ref(), 256)?;
@@ -127,9 +76,8 @@ impl Outlet {
 
     /// The request in an event from a relay, if it is one that wasn't taken before.
     pub fn take(&self, event: ValidEvent) -> Option<ValidEvent> {
-        let mut state = self.shared.state();
-        state.note_on_relay(event.id());
-        state.intake.take(event)
+        self.shared.port.on_relay(event.id());
+        self.shared.state().intake.take(event)
     }
 
     /// Inputs whose machine has been certified since they came.
@@ -166,49 +114,14 @@ impl Outlet {
         });
         shared.learn_machines(&head);
         shared.answer(&head);
-        let _ = shared.heads.send(Arc::new((*head).clone()));
-        let _ = shared.queue.send(head);
-    }
-}
-
-impl State {
-    fn note_on_relay(&mut self, id: Hash) {
-        if self.on_relays.insert(id) {
-            self.order.push_back(id);
-            if self.order.len() > ON_RELAYS
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.on_relays.remove(&oldest);
-            }
-        }
+        shared.port.certified(&head);
+        let _ = shared.heads.send(Arc::new(head.into_inner()));
     }
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cursor(&self) -> Result<Option<u64>, StoreError> {
-        let stored = self.db.get(CURSOR)?;
-        Ok(stored.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes))
-    }
-
-    /// The outbox entry is durable before anything is published (PROTOCOL 7).
-    fn enqueue(&self, head: &Certified<Published>) -> Result<(), StoreError> {
-        let height = head.head.height;
-        let mut events = head.events.clone();
-        {
-            let state = self.state();
-            events
-                .extend(head.requests.iter().filter(|event| !state.on_relays.contains(&event.id())).cloned());
-        }
-        let mut batch = Outbox::<Db>::enqueue(height, &events);
-        batch.put(CURSOR, height.to_be_bytes().to_vec());
-        self.db.apply(batch)?;
-        self.db.flush()?;
-        self.outbox.wake();
-        Ok(())
     }
 
     fn learn_machines(&self, head: &Published) {

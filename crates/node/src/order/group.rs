@@ -14,6 +14,7 @@ use openraft::async_runtime::MpscSender;
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::{JoinHandleOf, MpscSenderOf, MutexOf};
 use openraft::{AsyncRuntime, Config, Raft, ServerState, SnapshotPolicy};
+use tokio::sync::watch;
 
 use super::delivery::{Committed, Delivery};
 use super::flusher::Flusher;
@@ -183,6 +184,11 @@ where
     /// How often the guard refused what, by peer and [`Reason::name`].
     pub fn refusals(&self) -> BTreeMap<(u16, &'static str), u64> {
         self.shared.refusals.snapshot()
+    }
+
+    /// Changes with each refusal of the guard: how many there were.
+    pub fn watch_refusals(&self) -> watch::Receiver<u64> {
+        self.shared.refusals.watch()
     }
 
     /// Wrappers in the own log, from batch number `position` on, at most `most`, committed or not: to serve others.

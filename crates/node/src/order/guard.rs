@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::watch;
+
 use super::wire::{Append, AppendReply, Ask, AskReply, At, Content, Item, Malformed};
 use crate::limits;
 
@@ -223,14 +225,20 @@ pub struct Refused {
 
 /// How often what was refused, by peer and [`Reason::name`].
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<BTreeMap<(u16, &'static str), u64>>);
+pub struct Refusals {
+    counts: Mutex<BTreeMap<(u16, &'static str), u64>>,
+    total: watch::Sender<u64>,
+}
 
 impl Refusals {
     /// Counts one and returns it.
     pub fn count(&self, peer: u16, reason: Reason) -> Refused {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry((peer, reason.name())).or_default();
-        *count = count.saturating_add(1);
+        {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry((peer, reason.name())).or_default();
+            *count = count.saturating_add(1);
+        }
+        self.total.send_modify(|total| *total = total.saturating_add(1));
         if reason.is_violation() {
             tracing::warn!(peer, reason = %reason, "the guard refused a message that no honest custodian sends");
         }
@@ -239,7 +247,12 @@ impl Refusals {
 
     /// All counts so far.
     pub fn snapshot(&self) -> BTreeMap<(u16, &'static str), u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes with each refusal: how many there were.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.total.subscribe()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which events from relays are requests for this group. Relays don't index the `state` tag of a definition, so
 //! definitions are asked for by kind and sorted out here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use concordat_events::kinds::{DEFINITION, INPUT};
 use concordat_events::{Hash, PublicKey, Route, ValidEvent};
@@ -25,7 +25,7 @@ const FILTERS: usize = 10;
 /// What this group listens for, and what of it is for this group.
 pub struct Intake {
     group: PublicKey,
-    machines: HashMap<Hash, Vec<Filter>>,
+    machines: BTreeMap<Hash, Vec<Filter>>,
     /// Machines with sources in the order in which they started.
     with_sources: Vec<Hash>,
     parked: VecDeque<(Hash, ValidEvent)>,
@@ -37,7 +37,7 @@ impl Intake {
     pub fn new(group: PublicKey) -> Self {
         Intake {
             group,
-            machines: HashMap::new(),
+            machines: BTreeMap::new(),
             with_sources: Vec::new(),
             parked: VecDeque::new(),
             seen: Seen::new(SEEN),

@@ -2,7 +2,8 @@
 //!
 //! * [`RelayLink`]: what the rest of the custodian needs of relays; the simulator has its own;
 //! * [`link`]: the link over nostr-sdk; [`embedded`]: a relay of our own for local clusters and tests;
-//! * [`intake`]: which events are requests for this group; [`outbox`]: a durable queue of what must be published.
+//! * [`intake`]: which events are requests for this group;
+//! * [`Outward`]: certified heads to the relays, through [`outbox`], a durable queue of what must be published.
 //!
 //! Promises: an event from a relay has been checked whole before anything sees it; every wait is bounded and every error
 //! names its relay. A relay is never believed: not that it stored something (it is read back), not that there is no more.
@@ -13,8 +14,10 @@ mod embedded_store;
 pub mod intake;
 pub mod link;
 pub mod outbox;
+mod outward;
 mod publisher;
 mod seen;
+mod shipping;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +32,10 @@ pub use self::embedded::{EmbeddedError, EmbeddedRelay};
 pub use self::intake::Intake;
 pub use self::link::{LinkOptions, NostrLink};
 pub use self::outbox::{Outbox, OutboxEntry};
+pub use self::outward::{Outward, Port};
 pub use self::publisher::{OutboxStatus, PublishPolicy, Publisher, RelayHealth};
 pub use self::seen::Seen;
+pub use self::shipping::{Law, ShippingRules};
 
 /// An event as it came from a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +113,9 @@ pub trait RelayLink: Send + Sync + 'static {
     /// Delivers every wanted event once, stored ones first and new ones as they come, from all relays, until the receiver
     /// is dropped. When the interest changes, its stored events are fetched again. A slow receiver slows the relays
     /// down; nothing is dropped.
+    ///
+    /// The channels need no runtime. A link in simulated time waits for the interest with one task only: of several,
+    /// tokio's watch wakes the first at random.
     fn subscribe(&self, interest: watch::Receiver<Interest>) -> mpsc::Receiver<Received>;
 
     /// Sends an event to one relay and waits for its word, which is no proof that it keeps it.

@@ -1,10 +1,13 @@
 //! Publishes the outbox: oldest first, until enough relays were *seen* to hold each event. An OK is no proof: relays say
 //! OK to what they don't keep (nostr-rs-relay to a stale replaceable event), so everything is read back.
 //!
+//! A relay that is gone or silent rests a while: it holds up neither the others nor what they can settle without it.
+//!
 //! All custodians publish everything. So that not everything is sent n times, each waits for its turn, looks what is
 //! there already, and sends what is missing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +15,8 @@ use concordat_events::{Hash, ValidEvent};
 use concordat_store::{Store, StoreError};
 use futures::StreamExt;
 use nostr::{Filter, Kind};
+use openraft::{AsyncRuntime, Instant};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::outbox::{Outbox, OutboxEntry};
 use super::{RelayError, RelayLink};
@@ -29,6 +32,12 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// Longest pause.
 const RETRY_MOST: Duration = Duration::from_secs(300);
+
+/// First rest of a relay that gave no answer; it doubles until one comes.
+const REST_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest rest: a relay that came back is used again within this.
+const REST_MOST: Duration = Duration::from_secs(30);
 
 /// Events on their way to one relay: hides its round trip, and stays below what relays take as a flood.
 const AT_ONCE: usize = 16;
@@ -93,30 +102,47 @@ pub struct OutboxStatus {
     pub stuck: usize,
 }
 
-#[derive(Default)]
-struct Try {
-    /// When it may be tried again; none before its first turn.
-    at: Option<Instant>,
+struct Try<I> {
+    /// When it may be tried again.
+    at: I,
     failures: u32,
     /// Relays seen to hold it.
-    held: HashSet<String>,
+    held: BTreeSet<String>,
+    /// The event, once it was read: its signature is checked once, not in every round.
+    event: Option<ValidEvent>,
 }
 
-/// Empties an [`Outbox`] through a [`RelayLink`].
-pub struct Publisher<S, L> {
+/// A relay that gave no answer.
+struct Rest<I> {
+    until: I,
+    failures: u32,
+}
+
+/// Empties an [`Outbox`] through a [`RelayLink`], in the time of `Rt`.
+pub struct Publisher<Rt: AsyncRuntime, S, L> {
     outbox: Outbox<S>,
     link: Arc<L>,
     policy: PublishPolicy,
-    tries: HashMap<(u64, u16), Try>,
+    tries: BTreeMap<(u64, u16), Try<Rt::Instant>>,
+    rests: BTreeMap<String, Rest<Rt::Instant>>,
     status: watch::Sender<OutboxStatus>,
+    runtime: PhantomData<fn() -> Rt>,
 }
 
-impl<S: Store, L: RelayLink> Publisher<S, L> {
+impl<Rt: AsyncRuntime, S: Store, L: RelayLink> Publisher<Rt, S, L> {
     /// A publisher for this queue.
     pub fn new(outbox: Outbox<S>, link: Arc<L>, policy: PublishPolicy) -> Self {
         let relays = policy.relays.iter().map(|relay| (relay.clone(), RelayHealth::default())).collect();
         let status = watch::Sender::new(OutboxStatus { relays, ..OutboxStatus::default() });
-        Publisher { outbox, link, policy, tries: HashMap::new(), status }
+        Publisher {
+            outbox,
+            link,
+            policy,
+            tries: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            status,
+            runtime: PhantomData,
+        }
     }
 
     /// Follows how it goes.
@@ -127,12 +153,12 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
     /// Publishes for ever. Ends only when the store fails, which stops the process.
     pub async fn run(mut self) -> StoreError {
         loop {
-            match self.pass(Instant::now()).await {
+            match self.pass(Rt::Instant::now()).await {
                 Err(error) => return error,
                 Ok(None) => self.outbox.woken().await,
                 // Until the next one is due, or there is more.
                 Ok(Some(at)) => {
-                    let _ = timeout_at(at, self.outbox.woken()).await;
+                    let _ = Rt::timeout_at(at, self.outbox.woken()).await;
                 }
             }
         }
@@ -140,53 +166,60 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
 
     /// Publishes until the queue is empty; for the end of a program that wants all it made to be visible.
     pub async fn drain(&mut self) -> Result<(), StoreError> {
-        while let Some(at) = self.pass(Instant::now()).await? {
-            sleep_until(at).await;
+        while let Some(at) = self.pass(Rt::Instant::now()).await? {
+            Rt::sleep_until(at).await;
         }
         Ok(())
     }
 
     /// One round over what is due now. Returns when to come again; `None` if the queue is empty.
-    pub async fn pass(&mut self, now: Instant) -> Result<Option<Instant>, StoreError> {
-        let entries = self.outbox.oldest(LOOK)?;
-        let present: HashSet<_> = entries.iter().map(|entry| (entry.height, entry.place)).collect();
+    pub async fn pass(&mut self, now: Rt::Instant) -> Result<Option<Rt::Instant>, StoreError> {
+        let places = self.outbox.places(LOOK)?;
+        let present: BTreeSet<_> = places.iter().copied().collect();
         self.tries.retain(|key, _| present.contains(key));
-        for entry in &entries {
-            let tried = self.tries.entry((entry.height, entry.place)).or_default();
-            tried.at.get_or_insert(now + self.policy.delay(entry.height));
+        let mut due = Vec::new();
+        for (height, place) in places {
+            let at = now + self.policy.delay(height);
+            let first = || Try { at, failures: 0, held: BTreeSet::new(), event: None };
+            let tried = self.tries.entry((height, place)).or_insert_with(first);
+            if tried.at > now || due.len() >= WINDOW {
+                continue;
+            }
+            if tried.event.is_none() {
+                tried.event = self.outbox.entry(height, place)?.map(|entry| entry.event);
+            }
+            due.extend(tried.event.clone().map(|event| OutboxEntry { height, place, event }));
         }
-        let due: Vec<&OutboxEntry> =
-            entries.iter().filter(|entry| self.at(entry) <= Some(now)).take(WINDOW).collect();
         if !due.is_empty() {
             self.round(&due, now).await?;
         }
-        let left: Vec<Instant> = self.tries.values().filter_map(|tried| tried.at).collect();
+        let next = self.tries.values().map(|tried| tried.at).min();
+        let waiting = self.tries.len();
         let stuck = self.tries.values().filter(|tried| tried.failures >= STUCK_AFTER).count();
         self.status.send_modify(|status| {
-            status.waiting = left.len();
+            status.waiting = waiting;
             status.stuck = stuck;
         });
-        Ok(left.into_iter().min())
+        Ok(next)
     }
 
-    fn at(&self, entry: &OutboxEntry) -> Option<Instant> {
-        self.tries.get(&(entry.height, entry.place)).and_then(|tried| tried.at)
-    }
-
-    async fn round(&mut self, due: &[&OutboxEntry], now: Instant) -> Result<(), StoreError> {
-        let relays = self.policy.relays.clone();
-        let rounds = relays.iter().map(|relay| {
+    async fn round(&mut self, due: &[OutboxEntry], now: Rt::Instant) -> Result<(), StoreError> {
+        let awake = |relay: &&String| self.rests.get(*relay).is_none_or(|rest| rest.until <= now);
+        let relays: Vec<String> = self.policy.relays.iter().filter(awake).cloned().collect();
+        let mut rounds = Vec::new();
+        for relay in &relays {
             let missing: Vec<&ValidEvent> =
                 due.iter().filter(|entry| !self.holds(entry, relay)).map(|entry| &entry.event).collect();
-            self.one_relay(relay, missing)
-        });
+            rounds.push(self.one_relay(relay, missing));
+        }
         let results = futures::future::join_all(rounds).await;
         for (relay, result) in relays.iter().zip(results) {
             self.note(relay, &result, due);
+            self.rest(relay, result.error.as_ref(), now);
         }
         for entry in due {
             let key = (entry.height, entry.place);
-            let tried = self.tries.entry(key).or_default();
+            let Some(tried) = self.tries.get_mut(&key) else { continue };
             if tried.held.len() >= self.policy.enough.max(1) {
                 self.outbox.remove(entry)?;
                 self.tries.remove(&key);
@@ -194,9 +227,22 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
             }
             let pause = RETRY_FIRST.saturating_mul(2u32.saturating_pow(tried.failures)).min(RETRY_MOST);
             tried.failures = tried.failures.saturating_add(1);
-            tried.at = Some(now + pause);
+            tried.at = now + pause;
         }
         Ok(())
+    }
+
+    /// Sends one who gave no answer to rest; any answer ends it.
+    fn rest(&mut self, relay: &str, error: Option<&RelayError>, now: Rt::Instant) {
+        if !error.is_some_and(is_silence) {
+            self.rests.remove(relay);
+            return;
+        }
+        let rest = self.rests.entry(relay.to_owned()).or_insert(Rest { until: now, failures: 0 });
+        let pause = REST_FIRST.saturating_mul(2u32.saturating_pow(rest.failures)).min(REST_MOST);
+        rest.failures = rest.failures.saturating_add(1);
+        // The wait for the answer was none: the rest begins when it was given up.
+        rest.until = Rt::Instant::now().max(now) + pause;
     }
 
     fn holds(&self, entry: &OutboxEntry, relay: &str) -> bool {
@@ -216,14 +262,15 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
         }
         let missing: Vec<&ValidEvent> =
             events.iter().copied().filter(|event| !round.held.contains(&event.id())).collect();
-        let mut answers =
-            futures::stream::iter(&missing).map(|event| self.link.publish(relay, event)).buffered(AT_ONCE);
+        let sent: Vec<_> = missing.iter().map(|event| self.link.publish(relay, event)).collect();
+        let mut answers = futures::stream::iter(sent).buffered(AT_ONCE);
         while let Some(answer) = answers.next().await {
             let Err(error) = answer else { continue };
-            let gone = matches!(error, RelayError::Unreachable { .. } | RelayError::Timeout { .. });
+            let gone = is_silence(&error);
             round.error = Some(error);
             if gone {
-                break;
+                // It wouldn't answer the next question either; what it has taken is seen in the next round.
+                return round;
             }
         }
         drop(answers);
@@ -244,7 +291,7 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
         &self,
         relay: &str,
         events: &[&ValidEvent],
-        held: &mut HashSet<Hash>,
+        held: &mut BTreeSet<Hash>,
     ) -> Result<(), RelayError> {
         if events.is_empty() {
             return Ok(());
@@ -269,9 +316,11 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
         Ok(())
     }
 
-    fn note(&mut self, relay: &str, round: &RelayRound, due: &[&OutboxEntry]) {
+    fn note(&mut self, relay: &str, round: &RelayRound, due: &[OutboxEntry]) {
         for entry in due.iter().filter(|entry| round.held.contains(&entry.event.id())) {
-            self.tries.entry((entry.height, entry.place)).or_default().held.insert(relay.to_owned());
+            if let Some(tried) = self.tries.get_mut(&(entry.height, entry.place)) {
+                tried.held.insert(relay.to_owned());
+            }
         }
         if let Some(error) = &round.error {
             tracing::warn!(%error, "publishing");
@@ -291,8 +340,13 @@ impl<S: Store, L: RelayLink> Publisher<S, L> {
 
 #[derive(Default)]
 struct RelayRound {
-    held: HashSet<Hash>,
+    held: BTreeSet<Hash>,
     error: Option<RelayError>,
+}
+
+/// Was there no answer at all?
+fn is_silence(error: &RelayError) -> bool {
+    matches!(error, RelayError::Unreachable { .. } | RelayError::Timeout { .. })
 }
 
 /// Does a relay keep only the newest event of this kind (NIP-01)?

@@ -1,13 +1,13 @@
 //! Ids that came before: a set that forgets its oldest members, so that no relay can make it grow.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use concordat_events::Hash;
 
 /// A bounded set of event ids.
 #[derive(Debug)]
 pub struct Seen {
-    known: HashSet<Hash>,
+    known: BTreeSet<Hash>,
     order: VecDeque<Hash>,
     capacity: usize,
 }
@@ -15,7 +15,7 @@ pub struct Seen {
 impl Seen {
     /// A set of at most `capacity` ids (at least one).
     pub fn new(capacity: usize) -> Self {
-        Seen { known: HashSet::new(), order: VecDeque::new(), capacity: capacity.max(1) }
+        Seen { known: BTreeSet::new(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
     /// Adds an id; false if it is known.

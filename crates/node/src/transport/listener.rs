@@ -300,3 +300,28 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ceremony's listener makes room for consensus at the same address, even one that doesn't look: out of file
+    /// descriptors it pauses, and holds its address. One thread, so that nothing ends it by chance in time.
+    #[tokio::test]
+    async fn the_address_is_free_after_shutdown() {
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.address();
+        let pausing = async move {
+            let _held = listener;
+            std::future::pending::<()>().await;
+        };
+        let serving = Serving {
+            address,
+            stop: watch::channel(Phase::Serving).0,
+            accepting: tokio::spawn(pausing),
+            serving: tokio::spawn(async {}),
+        };
+        serving.shutdown().await;
+        Listener::bind(&address.to_string()).await.unwrap();
+    }
+}

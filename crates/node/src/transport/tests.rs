@@ -377,22 +377,6 @@ impl PeerHandler for ToGroup {
     }
 }
 
-/// A ceremony's listener makes room for consensus at the same address.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_address_is_free_after_shutdown() {
-    let (all, pins) = roster(2);
-    let mut address = "127.0.0.1:0".to_owned();
-    for _ in 0..50 {
-        let listener = Listener::bind(&address).await.unwrap();
-        address = listener.address().to_string();
-        let handler = Arc::new(ToGroup(Mutex::new(None)));
-        let serving = listener.serve(&all[&1], pins.clone(), handler).unwrap();
-        // A connection that never says anything is being shaken hands with.
-        let _held = tokio::net::TcpStream::connect(serving.address()).await.unwrap();
-        serving.shutdown().await;
-    }
-}
-
 /// Four custodians' log groups over real connections; prints how long a batch takes to reach everybody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_group_runs_over_real_connections() {

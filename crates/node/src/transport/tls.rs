@@ -48,44 +48,41 @@ impl Pins {
     }
 }
 
-/// What both verifiers do alike.
-#[derive(Debug)]
-struct Checks {
-    provider: Arc<CryptoProvider>,
-}
+/// How both verifiers check the handshake's signature; rustls has a trait for each side, with the same three methods.
+macro_rules! signature_checks {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _cert: &CertificateDer<'_>,
+            _dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
+        }
 
-impl Checks {
-    fn signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        }
 
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.provider.signature_verification_algorithms.supported_schemes()
+        }
+    };
 }
 
 fn stranger() -> Error {
     Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
 }
 
-fn only_13() -> Error {
-    Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered)
-}
-
 /// Accepts the one certificate pinned for the member that was dialled.
 #[derive(Debug)]
 struct Dialled {
-    checks: Checks,
+    provider: Arc<CryptoProvider>,
     pins: Pins,
     number: u16,
 }
@@ -105,33 +102,13 @@ impl ServerCertVerifier for Dialled {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(only_13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.checks.signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.checks.schemes()
-    }
+    signature_checks!();
 }
 
 /// Accepts the certificate of any member.
 #[derive(Debug)]
 struct AnyMember {
-    checks: Checks,
+    provider: Arc<CryptoProvider>,
     pins: Pins,
 }
 
@@ -149,27 +126,7 @@ impl ClientCertVerifier for AnyMember {
         self.pins.member(&pin(end_entity)).map(|_| ClientCertVerified::assertion()).ok_or_else(stranger)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(only_13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.checks.signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.checks.schemes()
-    }
+    signature_checks!();
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -179,7 +136,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// For connections to member `number`.
 pub(super) fn client(own: &Certificate, pins: Pins, number: u16) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
-    let verifier = Dialled { checks: Checks { provider: provider.clone() }, pins, number };
+    let verifier = Dialled { provider: provider.clone(), pins, number };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
@@ -195,7 +152,7 @@ pub(super) fn client(own: &Certificate, pins: Pins, number: u16) -> Result<Arc<C
 /// For connections of any member.
 pub(super) fn server(own: &Certificate, pins: Pins) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
-    let verifier = AnyMember { checks: Checks { provider: provider.clone() }, pins };
+    let verifier = AnyMember { provider: provider.clone(), pins };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))

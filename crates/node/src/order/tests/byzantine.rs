@@ -1,8 +1,6 @@
 //! What a lying custodian tries on openraft (each of these works on a core without guard), against a real group: it is
 //! refused, and the group goes on.
 
-use openraft_rt_tokio::TokioRuntime;
-
 use super::wire::{Append, AppendReply, Ask, AskReply, At, Content, Item, Vote};
 use super::*;
 use crate::limits;
@@ -237,9 +235,7 @@ async fn with_lying_follower(
         leader.append(entry.clone()).await.unwrap();
     }
     expect(&mut deliveries, 6, &chain, 0).await;
-    while leader.refusals().is_empty() {
-        Rt::sleep(Duration::from_millis(20)).await;
-    }
+    leader.watch_refusals().wait_for(|count| *count > 0).await.unwrap();
     let health = leader.health(Duration::from_secs(1)).await;
     // An honest leader needs a few terms if its first votes are slow; none of the lies is among them.
     assert!(matches!(health, Health::Alive { leading: true, term: 1..100, .. }), "{health:?}");

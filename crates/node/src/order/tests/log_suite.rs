@@ -1,15 +1,16 @@
-//! openraft's own suite for log storages, on the memory store and on redb, with flushes on a thread of their own.
+//! openraft's own suite for log storages, on every engine, with flushes on a thread of their own.
 
 use std::io;
+use std::path::Path;
 
 use concordat_store::redb::RedbStore;
+use concordat_store::sled::SledStore;
 use futures::{Stream, StreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{OptionalSend, StorageError};
-use openraft_rt_tokio::TokioRuntime;
 
 use super::super::storage::{Log, LogStore};
 use super::super::types::{LogId, TC};
@@ -89,14 +90,15 @@ impl StoreBuilder<C, LogStore<TokioRuntime, Arc<MemoryStore>, ThreadFlusher>, Ma
     }
 }
 
-struct OnRedb;
+/// An engine on disk, opened in a directory of its own.
+struct OnDisk<S>(fn(&Path) -> S);
 
-impl StoreBuilder<C, LogStore<TokioRuntime, Arc<RedbStore>, ThreadFlusher>, Machine, tempfile::TempDir>
-    for OnRedb
+impl<S: concordat_store::Store>
+    StoreBuilder<C, LogStore<TokioRuntime, Arc<S>, ThreadFlusher>, Machine, tempfile::TempDir> for OnDisk<S>
 {
-    async fn build(&self) -> Built<RedbStore, tempfile::TempDir> {
+    async fn build(&self) -> Built<S, tempfile::TempDir> {
         let dir = tempfile::tempdir().unwrap();
-        let store = RedbStore::open(dir.path()).unwrap();
+        let store = (self.0)(dir.path());
         Ok((dir, log(store), Machine::default()))
     }
 }
@@ -108,7 +110,14 @@ fn passes_on_the_memory_store() {
 
 #[test]
 fn passes_on_redb() {
-    TokioRuntime::run(async { Suite::test_all(OnRedb).await }).unwrap();
+    let engine = OnDisk(|dir| RedbStore::open(dir).unwrap());
+    TokioRuntime::run(async { Suite::test_all(engine).await }).unwrap();
+}
+
+#[test]
+fn passes_on_sled() {
+    let engine = OnDisk(|dir| SledStore::open(dir).unwrap());
+    TokioRuntime::run(async { Suite::test_all(engine).await }).unwrap();
 }
 
 #[test]

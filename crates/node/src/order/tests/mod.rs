@@ -13,20 +13,47 @@ use bytes::Bytes;
 use concordat_store::memory::MemoryStore;
 use futures::StreamExt;
 use openraft::AsyncRuntime;
+use openraft_rt_sim::SimRuntime;
+use openraft_rt_tokio::TokioRuntime;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::*;
 
 pub type Store = Arc<MemoryStore>;
 pub type TestGroup<Rt> = Group<Rt, Store, Arc<InlineFlusher<Store>>, Link<Rt>>;
 
+/// A runtime of these tests. Where a claim is about silence over a time, that time passes in the simulated one only: tests
+/// wait for what happens, never for a clock on a wall.
+pub trait Clock: AsyncRuntime {
+    /// Lets this time pass where it costs nothing.
+    fn pass(time: Duration) -> impl Future<Output = ()> + Send;
+}
+
+impl Clock for SimRuntime {
+    fn pass(time: Duration) -> impl Future<Output = ()> + Send {
+        SimRuntime::sleep(time)
+    }
+}
+
+impl Clock for TokioRuntime {
+    fn pass(_: Duration) -> impl Future<Output = ()> + Send {
+        tokio::task::yield_now()
+    }
+}
+
 /// All groups of a test, by epoch and custodian, and who is cut off.
 pub struct Net<Rt: AsyncRuntime> {
     pub groups: Mutex<BTreeMap<(u64, u16), TestGroup<Rt>>>,
     pub cut: Mutex<BTreeSet<u16>>,
+    /// How many requests were sent, lost ones too.
+    pub sent: watch::Sender<u64>,
     /// Requests that arrived, as (epoch, from, to).
     pub arrived: Mutex<Vec<(u64, u16, u16)>>,
 }
+
+/// What a message takes in simulated time.
+const HOP: Duration = Duration::from_millis(1);
 
 /// A custodian's way to the others.
 pub struct Link<Rt: AsyncRuntime> {
@@ -34,10 +61,11 @@ pub struct Link<Rt: AsyncRuntime> {
     pub me: u16,
 }
 
-impl<Rt: AsyncRuntime> Link<Rt> {
+impl<Rt: Clock> Link<Rt> {
     async fn carry(&self, peer: u16, request: Bytes, vote: bool) -> Result<Bytes, LinkError> {
         let lost = |why: &str| LinkError { peer, why: why.into() };
-        Rt::sleep(Duration::from_millis(1)).await;
+        self.net.sent.send_modify(|count| *count += 1);
+        Rt::pass(HOP).await;
         let cut = |net: &Net<Rt>| {
             let cut = net.cut.lock().unwrap();
             cut.contains(&self.me) || cut.contains(&peer)
@@ -54,7 +82,7 @@ impl<Rt: AsyncRuntime> Link<Rt> {
         } else {
             group.on_append(self.me, request).await
         };
-        Rt::sleep(Duration::from_millis(1)).await;
+        Rt::pass(HOP).await;
         if cut(&self.net) {
             return Err(lost("cut off"));
         }
@@ -62,7 +90,7 @@ impl<Rt: AsyncRuntime> Link<Rt> {
     }
 }
 
-impl<Rt: AsyncRuntime> RaftLink for Link<Rt> {
+impl<Rt: Clock> RaftLink for Link<Rt> {
     async fn append(&self, peer: u16, request: Bytes) -> Result<Bytes, LinkError> {
         self.carry(peer, request, false).await
     }
@@ -139,9 +167,14 @@ pub struct Cluster<Rt: AsyncRuntime> {
     pub check: Arc<Chained>,
 }
 
-impl<Rt: AsyncRuntime> Cluster<Rt> {
+impl<Rt: Clock> Cluster<Rt> {
     pub fn new(n: u16) -> Self {
-        let net = Net { groups: Mutex::default(), cut: Mutex::default(), arrived: Mutex::default() };
+        let net = Net {
+            groups: Mutex::default(),
+            cut: Mutex::default(),
+            sent: watch::Sender::new(0),
+            arrived: Mutex::default(),
+        };
         Self {
             net: Arc::new(net),
             stores: (1..=n).map(|me| (me, Arc::new(MemoryStore::new()))).collect(),

@@ -1,5 +1,8 @@
 //! The link, the embedded relay, intake and outbox together: real sockets, real events.
 
+mod outward;
+mod scripted;
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,14 +10,15 @@ use std::time::Duration;
 
 use concordat_events::hash::Hash;
 use concordat_events::{Mode, ValidEvent, kinds, request};
-use concordat_store::Store;
 use concordat_store::memory::MemoryStore;
+use concordat_store::{Store, StoreError};
 use futures::StreamExt;
 use nostr::{EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
+use openraft::{AsyncRuntime, Instant as _};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use super::*;
+use crate::order::TokioRuntime;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -224,8 +228,14 @@ impl RelayLink for Liars {
 fn outbox(events: &[ValidEvent]) -> Outbox<MemoryStore> {
     let store = Arc::new(MemoryStore::new());
     store.apply(Outbox::<MemoryStore>::enqueue(1, events)).unwrap();
-    Outbox::new(store)
+    let outbox = Outbox::new(store);
+    outbox.release(1);
+    outbox
 }
+
+/// These tests give a publisher the time themselves.
+type OnTokio<L> = Publisher<TokioRuntime, MemoryStore, L>;
+type Instant = <TokioRuntime as AsyncRuntime>::Instant;
 
 fn liars(liars: Vec<Liar>) -> Arc<Liars> {
     let name = |n: usize| format!("ws://liar{n}");
@@ -237,7 +247,7 @@ fn policy(link: &Liars, enough: usize) -> PublishPolicy {
 }
 
 /// Empties a queue on a clock of its own.
-async fn drain<L: RelayLink>(publisher: &mut Publisher<MemoryStore, L>) {
+async fn drain<L: RelayLink>(publisher: &mut OnTokio<L>) {
     let mut now = Instant::now();
     while let Some(next) = publisher.pass(now).await.unwrap() {
         now = next;
@@ -249,7 +259,7 @@ async fn an_ok_is_not_believed() {
     let event = signed(&Keys::generate(), 400, "", &[], 1);
     let link = liars(vec![Liar::default(), Liar { forgets: true, ..Liar::default() }]);
     let queue = outbox(std::slice::from_ref(&event));
-    let mut publisher = Publisher::new(queue.clone(), Arc::clone(&link), policy(&link, 2));
+    let mut publisher = OnTokio::new(queue.clone(), Arc::clone(&link), policy(&link, 2));
     let status = publisher.status();
     let next = publisher.pass(Instant::now()).await.unwrap();
     assert!(next.is_some(), "one relay doesn't give it back");
@@ -268,7 +278,7 @@ async fn a_relay_that_refuses_is_reported_and_blocks_nothing() {
     let events: Vec<_> = (0..200).map(|n| signed(&keys, 400, &n.to_string(), &[], n)).collect();
     let link = liars(vec![Liar::default(), Liar { refuses: true, ..Liar::default() }, Liar::default()]);
     let queue = outbox(&events);
-    let mut publisher = Publisher::new(queue.clone(), Arc::clone(&link), policy(&link, 2));
+    let mut publisher = OnTokio::new(queue.clone(), Arc::clone(&link), policy(&link, 2));
     let status = publisher.status();
     drain(&mut publisher).await;
     assert!(queue.oldest(10).unwrap().is_empty());
@@ -278,7 +288,7 @@ async fn a_relay_that_refuses_is_reported_and_blocks_nothing() {
     assert!(status.borrow().relays["ws://liar0"].refuses.is_none());
 
     // With too few left it stays in the queue and is reported.
-    let mut stuck = Publisher::new(outbox(&events[..1]), Arc::clone(&link), policy(&link, 3));
+    let mut stuck = OnTokio::new(outbox(&events[..1]), Arc::clone(&link), policy(&link, 3));
     let status = stuck.status();
     let mut now = Instant::now();
     for _ in 0..8 {
@@ -297,7 +307,7 @@ async fn a_newer_snapshot_counts_in_place_of_an_old_one() {
     let link = liars(vec![refusing()]);
     link.0[0].1.held.lock().unwrap().extend([new.clone(), other]);
     let queue = outbox(&[old.clone(), new]);
-    drain(&mut Publisher::new(queue.clone(), Arc::clone(&link), policy(&link, 1))).await;
+    drain(&mut OnTokio::new(queue.clone(), Arc::clone(&link), policy(&link, 1))).await;
     assert!(queue.oldest(10).unwrap().is_empty());
 
     // An older one in the relay is not enough for the newer.
@@ -305,7 +315,7 @@ async fn a_newer_snapshot_counts_in_place_of_an_old_one() {
     link.0[0].1.held.lock().unwrap().push(old.clone());
     let newer = signed(&keys, 30078, "newer", &[["d", "m"]], 3);
     let queue = outbox(&[newer]);
-    let mut publisher = Publisher::new(queue.clone(), link.clone(), policy(&link, 1));
+    let mut publisher = OnTokio::new(queue.clone(), link.clone(), policy(&link, 1));
     assert!(publisher.pass(Instant::now()).await.unwrap().is_some());
     assert_eq!(queue.oldest(10).unwrap().len(), 1);
 }
@@ -319,7 +329,7 @@ async fn custodians_take_turns() {
     let mut custodians: Vec<_> = (0..4)
         .map(|place| {
             let policy = PublishPolicy::new(link.relays(), place, 4);
-            (Some(start), Publisher::new(outbox(&events), Arc::clone(&link), policy))
+            (Some(start), OnTokio::new(outbox(&events), Arc::clone(&link), policy))
         })
         .collect();
     // Whose turn it isn't sends nothing, though nothing is there yet.
@@ -367,7 +377,7 @@ async fn from_a_users_relay_to_the_groups() {
     // It was on one relay; published with its head it is on both.
     let log = signed(&Keys::generate(), 400, "{}", &[], now);
     let queue = outbox(&[log.clone(), request]);
-    let mut publisher = Publisher::new(
+    let mut publisher = OnTokio::new(
         queue,
         Arc::clone(&link),
         PublishPolicy { enough: 2, ..PublishPolicy::new(link.relays(), 0, 1) },
