@@ -172,7 +172,7 @@ async fn until_the_power_goes<R: ShippingRules>(
             counted.fetch_add(u64::from(!durable), Ordering::SeqCst);
         }),
     ));
-    let flusher = slow(&store, Duration::from_millis(700));
+    let flusher = slow(&store, Duration::from_millis(850));
     let (outward, port) = Way::<R>::new(store.clone(), flusher, link.clone(), policy_of(2, 2));
     let mut status = outward.status();
     let mut certified = 0;
