@@ -494,5 +494,5 @@ impl<S: Store, R: Rules> Core<S, R> {
 
 /// The height after the head that a grant names.
 pub(crate) fn grant_height(grant: &Grant) -> u64 {
-    grant.certified.as_ref().map_or(0, |(_, head)| head.height + 1)
+    grant.next_height()
 }

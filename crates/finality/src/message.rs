@@ -256,6 +256,13 @@ pub struct Grant {
     pub complaints: Vec<Msg>,
 }
 
+impl Grant {
+    /// The height after the head that it names: the one that its lock is for.
+    pub fn next_height(&self) -> u64 {
+        self.certified.as_ref().map_or(0, |(_, head)| head.height + 1)
+    }
+}
+
 /// See [`Body::EpochStart`].
 #[derive(Debug)]
 pub struct EpochStart {

@@ -175,7 +175,8 @@ fn hash_key(prefix: &[u8], hash: &Hash) -> Vec<u8> {
     [prefix, hash.as_bytes()].concat()
 }
 
-fn height_key(height: u64) -> Vec<u8> {
+/// Where the certified head of a height is kept.
+pub fn height_key(height: u64) -> Vec<u8> {
     [HEADS, &height.to_be_bytes()].concat()
 }
 
@@ -307,9 +308,36 @@ pub fn evidence<S: Store>(store: &S, context: &Context) -> Result<BTreeMap<u16, 
     Ok(all)
 }
 
-/// The seq of a stored record, without a look at the rest.
-#[cfg(test)]
-pub(crate) fn stored_seq<S: Store>(store: &S) -> u64 {
-    let bytes = store.get(RECORD).ok().flatten().unwrap_or_default();
-    Stored::decode(bytes.as_slice()).map(|stored| stored.seq).unwrap_or_default()
+/// What a stored record promises, read without checking the signatures in it: for whoever watches, never for the core.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// Its `seq`.
+    pub seq: u64,
+    /// The epoch entered.
+    pub epoch: u64,
+    /// What it last voted for.
+    pub prepared: Option<Vote>,
+    /// Its lock's vote.
+    pub lock: Option<Vote>,
+    /// The last head that it gave a share for.
+    pub shared: Option<Vote>,
+    /// Is it in quarantine?
+    pub barred: bool,
+}
+
+/// Reads the bytes under [`RECORD`]. Nothing if there are none, or they are no record.
+pub fn glance(bytes: Option<&[u8]>) -> Option<Glance> {
+    let stored = Stored::decode(bytes?).ok()?;
+    let vote = |vote: &Option<wire::Again>| vote.as_ref().and_then(vote_from_wire);
+    let lock = stored.lock.as_ref().and_then(|cert| {
+        Some(Vote { epoch: cert.epoch, height: cert.height, id: Hash::from_slice(&cert.id)? })
+    });
+    Some(Glance {
+        seq: stored.seq,
+        epoch: stored.epoch,
+        prepared: vote(&stored.prepared),
+        lock,
+        shared: vote(&stored.shared),
+        barred: stored.bar_unknown || stored.bar.is_some(),
+    })
 }

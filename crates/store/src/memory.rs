@@ -210,6 +210,16 @@ impl MemoryStore {
         self.lock().unflushed.len()
     }
 
+    /// What the durable image holds under a key: what a promise may rest on.
+    pub fn durable(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.lock().durable.0.get(key).cloned()
+    }
+
+    /// Cuts the power now: every call from here on fails with [`StoreError::Stopped`].
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+    }
+
     /// Applies and flushes carried out or failed so far. Reads don't count.
     pub fn ops(&self) -> u64 {
         self.lock().ops

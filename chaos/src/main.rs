@@ -1,0 +1,31 @@
+//! `chaos`: the simulator and the model checker as commands.
+
+use std::process::ExitCode;
+
+use chaos::commands;
+use clap::{Parser, Subcommand};
+
+/// Attacks the custodians' own code.
+#[derive(Parser)]
+#[command(name = "chaos", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One file per command.
+#[derive(Subcommand)]
+enum Command {
+    /// Runs whole custodians in virtual time, one run per seed.
+    Sim(commands::sim::Sim),
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Sim(sim) => sim.run(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("chaos: {error:#}");
+        ExitCode::from(2)
+    })
+}

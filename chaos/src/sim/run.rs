@@ -1,0 +1,398 @@
+//! A run from its seed to its outcome: faults first, and safety all the while; then everything heals, and what was asked for must
+//! be certified in time.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use concordat_node::order::AsyncRuntime;
+use concordat_store::memory::MemoryStore;
+use openraft_rt_sim::SimRuntime;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use super::brain::Mind;
+use super::faults::{Counters, FAMILIES, Family, Fault, family};
+use super::liars::Liar;
+use super::net::{Net, below, chance};
+use super::seat::Seat;
+use super::trace::Trace;
+use super::world::{Event, TIMEOUT_MS, World};
+use crate::cluster::Cluster;
+use crate::invariants::Violation;
+
+/// What a run is made of, beside its seed.
+#[derive(Clone)]
+pub struct Setting {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// How many liars; at most f keep the promises of the protocol.
+    pub byzantine: usize,
+    /// What the liars do; what the seed says, if nothing.
+    pub behaviours: Vec<&'static str>,
+    /// The rules of those who aren't liars: the law, or a mutant.
+    pub mind: Mind,
+    /// Is every step written down?
+    pub keep: bool,
+    /// One family of faults only.
+    pub family: Option<Family>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Its family of faults.
+    pub family: &'static str,
+    /// Certified heads.
+    pub heads: u64,
+    /// Epochs entered.
+    pub epochs: u64,
+    /// Requests acknowledged.
+    pub requests: u64,
+    /// Messages and Raft requests sent, and their bytes.
+    pub sent: (u64, u64),
+    /// Virtual ms.
+    pub ms: u64,
+    /// Steps of the trace.
+    pub steps: u64,
+    /// How often what happened.
+    pub counters: Counters,
+    /// The rule that was broken.
+    pub violation: Option<Violation>,
+    /// The hash of the trace.
+    pub digest: String,
+    /// The trace, if it was kept.
+    pub lines: Vec<String>,
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// When the cluster's keys can't be read: a defect.
+pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
+    let mut runtime = SimRuntime::with_seed(seed);
+    runtime.block_on(async {
+        let mut dice = ChaCha20Rng::seed_from_u64(seed ^ 0x506c_616e_0000_0000);
+        let family = setting.family.unwrap_or_else(|| family(&mut dice));
+        let mut seats = Vec::new();
+        for number in setting.cluster.members.keys() {
+            seats.push(Seat::new(*number, setting.mind)?);
+        }
+        let liars = corrupt(&mut seats, setting, &mut dice);
+        let trace = if setting.keep { Trace::kept() } else { Trace::default() };
+        let world = World::new(setting.cluster.clone(), setting.mind, seats, seed, trace);
+        let mut play = Play { world, dice, family, f: setting.cluster.f(), byzantine: setting.byzantine };
+        for liar in liars {
+            play.world.note(format_args!("{liar}"));
+        }
+        play.begin();
+        play.faulty().await;
+        play.healed().await;
+        Ok(play.end(seed))
+    })
+}
+
+/// Makes some of the custodians liars.
+fn corrupt(seats: &mut [Seat], setting: &Setting, dice: &mut ChaCha20Rng) -> Vec<String> {
+    let mut numbers: Vec<usize> = (0..seats.len()).collect();
+    let mut told = Vec::new();
+    for _ in 0..setting.byzantine {
+        let which = usize::try_from(below(dice, numbers.len() as u64)).unwrap_or_default();
+        let Some(seat) = numbers.get(which).copied().and_then(|seat| seats.get_mut(seat)) else { break };
+        numbers.remove(which);
+        let own = ChaCha20Rng::seed_from_u64(dice.next_u64());
+        let liar =
+            if setting.behaviours.is_empty() { Liar::any(own) } else { Liar::new(&setting.behaviours, own) };
+        told.push(format!("custodian {} {}", seat.number, liar.describe()));
+        seat.corrupt(liar);
+    }
+    told
+}
+
+struct Play {
+    world: World,
+    dice: ChaCha20Rng,
+    family: Family,
+    f: usize,
+    byzantine: usize,
+}
+
+impl Play {
+    fn begin(&mut self) {
+        for seat in 0..self.world.seats.len() {
+            // Not all start at once.
+            let ms = below(&mut self.dice, 400);
+            self.world.after(ms, Event::Start(seat));
+        }
+        self.world.after(500, Event::Pulse);
+    }
+
+    /// The safety phase: requests and faults, for a while.
+    async fn faulty(&mut self) {
+        let end = 6_000 + below(&mut self.dice, 24_000);
+        while self.world.now() < end && self.world.violation.is_none() {
+            let pause = 20 + below(&mut self.dice, 700);
+            self.world.after(pause, Event::Plan);
+            self.world.until_plan().await;
+            if chance(&mut self.dice, 3, 4) {
+                self.ask();
+            }
+            if self.world.now() > 1_500 && !self.family.faults.is_empty() && chance(&mut self.dice, 1, 3) {
+                self.fault();
+            }
+        }
+    }
+
+    /// A user signs a request and hands it to one or two custodians; what waits for long is handed to another.
+    fn ask(&mut self) {
+        let now = self.world.now();
+        match self.world.users.next(now) {
+            Ok(event) => {
+                for _ in 0..=below(&mut self.dice, 2) {
+                    let seat = self.any_seat();
+                    self.world.request(seat, &event);
+                }
+            }
+            Err(error) => self.world.violate("user", error.to_string()),
+        }
+        let waiting = self.world.users.waiting();
+        if !waiting.is_empty() && chance(&mut self.dice, 1, 3) {
+            let which = below(&mut self.dice, waiting.len() as u64);
+            if let Some(event) = usize::try_from(which).ok().and_then(|which| waiting.get(which)) {
+                let seat = self.any_seat();
+                self.world.request(seat, event);
+            }
+        }
+    }
+
+    fn any_seat(&mut self) -> usize {
+        usize::try_from(below(&mut self.dice, self.world.seats.len() as u64)).unwrap_or_default()
+    }
+
+    /// Seats in two groups, at random.
+    fn sides(&mut self) -> Vec<bool> {
+        (0..self.world.seats.len()).map(|_| chance(&mut self.dice, 1, 2)).collect()
+    }
+
+    /// Something goes wrong.
+    fn fault(&mut self) {
+        let kinds = self.family.faults;
+        let which = usize::try_from(below(&mut self.dice, kinds.len() as u64)).unwrap_or_default();
+        let Some(fault) = kinds.get(which).copied() else { return };
+        // Now and then everything mends.
+        if chance(&mut self.dice, 1, 4) {
+            self.world.net = Net::default();
+        }
+        let seat = self.any_seat();
+        let all = 0..self.world.seats.len();
+        match fault {
+            Fault::Loss => self.world.net.loss = below(&mut self.dice, 40),
+            Fault::Duplicate => self.world.net.twice = below(&mut self.dice, 40),
+            Fault::Straggle => {
+                self.world.net.straggle = below(&mut self.dice, 60);
+                self.world.net.delay_ms = (1, 20 + below(&mut self.dice, 400));
+            }
+            Fault::Partition | Fault::Bridge => {
+                self.world.net.mend();
+                let sides = self.sides();
+                for (a, first) in sides.iter().enumerate() {
+                    for (b, second) in sides.iter().enumerate() {
+                        let bridged = fault == Fault::Bridge && (a == seat || b == seat);
+                        if first != second && !bridged {
+                            self.world.net.cut(a, b);
+                        }
+                    }
+                }
+            }
+            Fault::OneWay => {
+                let hears = chance(&mut self.dice, 1, 2);
+                for other in all.filter(|other| *other != seat) {
+                    match hears {
+                        true => self.world.net.cut(seat, other),
+                        false => self.world.net.cut(other, seat),
+                    }
+                }
+            }
+            Fault::Isolate => {
+                for other in all.filter(|other| *other != seat) {
+                    self.world.net.cut(seat, other);
+                    self.world.net.cut(other, seat);
+                }
+            }
+            Fault::Pause => {
+                let ms = 100 + below(&mut self.dice, 5_000);
+                let now = self.world.now();
+                let Some(at) = self.world.seats.get_mut(seat).filter(|at| at.awake()) else { return };
+                at.paused = Some(now + ms);
+                self.world.after(ms, Event::Resume(seat));
+            }
+            Fault::Crash => self.arm(seat),
+            Fault::CrashLoop => {
+                for _ in 0..3 {
+                    self.arm(seat);
+                }
+            }
+            Fault::Blackout => {
+                for seat in all {
+                    self.world.power_fails(seat);
+                }
+            }
+            Fault::DiskFull => {
+                if let Some(at) = self.world.seats.get(seat) {
+                    at.disk.fill_disk();
+                }
+            }
+            Fault::FailedFlush => {
+                let after = below(&mut self.dice, 6);
+                if let Some(at) = self.world.seats.get(seat) {
+                    at.disk.fail_flush_after(after);
+                }
+            }
+            Fault::Skew => self.skew(seat, 3_000),
+            Fault::Jump => self.skew(seat, 60_000),
+            Fault::Restore => {
+                if !self.restore(seat) {
+                    return;
+                }
+            }
+        }
+        self.world.note(format_args!("fault {} at seat {seat}", fault.name()));
+        self.world.counters.count(fault.name());
+    }
+
+    /// Power will fail soon: at a write, at a flush, or between two sends.
+    fn arm(&mut self, seat: usize) {
+        let (how, when) = (below(&mut self.dice, 3), below(&mut self.dice, 12));
+        let Some(at) = self.world.seats.get_mut(seat).filter(|at| at.running.is_some()) else { return };
+        match how {
+            0 => at.disk.stop_at(at.disk.ops() + when),
+            1 => at.fuse = Some(when),
+            _ => self.world.power_fails(seat),
+        }
+    }
+
+    fn skew(&mut self, seat: usize, most: u64) {
+        let off = i64::try_from(below(&mut self.dice, 2 * most + 1)).unwrap_or_default();
+        let most = i64::try_from(most).unwrap_or_default();
+        if let Some(at) = self.world.seats.get_mut(seat) {
+            at.skew_ms = off - most;
+        }
+    }
+
+    /// The first time a disk is copied, the second time it is replaced by the copy. At most f custodians lose their memory so,
+    /// liars included, and each starts on a kernel that has booted again.
+    fn restore(&mut self, seat: usize) -> bool {
+        let restored = self.world.seats.iter().filter(|seat| seat.backup.is_some()).count();
+        let Some(at) = self.world.seats.get_mut(seat).filter(|at| at.honest) else { return false };
+        match at.backup.clone() {
+            None if restored + self.byzantine < self.f => {
+                at.backup = Some(at.disk.snapshot());
+                false
+            }
+            None => false,
+            Some(image) => {
+                at.boot.push(b'.');
+                self.world.power_fails(seat);
+                self.world.replace_disk(seat, MemoryStore::restore(image));
+                true
+            }
+        }
+    }
+
+    /// Everything heals.
+    async fn healed(&mut self) {
+        if self.world.violation.is_some() {
+            return;
+        }
+        self.world.note(format_args!("healed"));
+        self.world.net = Net::default();
+        for seat in 0..self.world.seats.len() {
+            if let Some(at) = self.world.seats.get_mut(seat) {
+                at.skew_ms = 0;
+                at.fuse = None;
+            }
+            self.world.after(0, Event::Resume(seat));
+            // A disk that failed is found out by the next write; one that is full or broken is replaced with what it holds.
+            self.world.power_fails(seat);
+        }
+        let began = self.world.epoch;
+        // A minute of stragglers and the longest timeout of everybody's first epochs, then f more and two.
+        let limit = self.world.now() + 64 * TIMEOUT_MS * (self.f as u64 + 4) + 120_000;
+        for _ in 0..3 {
+            self.ask();
+        }
+        loop {
+            self.world.after(1_000, Event::Plan);
+            self.world.until_plan().await;
+            if self.world.violation.is_some() {
+                return;
+            }
+            let waiting = self.world.users.waiting();
+            if waiting.is_empty() && self.level() {
+                break;
+            }
+            if self.world.now() > limit {
+                let standing = self.standing();
+                let waiting = waiting.len();
+                self.world.violate("I9", format!("{waiting} requests wait still; {standing}"));
+                return;
+            }
+            for event in &waiting {
+                for seat in 0..self.world.seats.len() {
+                    self.world.request(seat, event);
+                }
+            }
+        }
+        let entered = self.world.epoch - began;
+        self.world.note(format_args!("all is certified after {entered} epochs"));
+        if let Err(broken) = self.world.users.check() {
+            self.world.violate("client", broken);
+        }
+    }
+
+    /// Does every custodian that is there have the whole history?
+    fn level(&self) -> bool {
+        let top = self.world.users.history.keys().max().copied();
+        self.world.seats.iter().filter(|seat| seat.honest && !seat.absent).all(|seat| {
+            seat.running
+                .as_ref()
+                .is_some_and(|running| running.status.certified.map(|(height, _)| height) == top)
+        })
+    }
+
+    fn standing(&self) -> String {
+        let all = self.world.seats.iter().map(|seat| {
+            let status = seat.running.as_ref().map(|running| &running.status);
+            format!("custodian {}: {status:?}", seat.number)
+        });
+        all.collect::<Vec<_>>().join("; ")
+    }
+
+    fn end(self, seed: u64) -> Outcome {
+        let World { users, counters, trace, violation, sent, epoch, .. } = &self.world;
+        let requests = users.sent.values().filter(|sent| sent.acknowledged.is_some()).count() as u64;
+        let (heads, epochs, ms, steps) = (users.history.len() as u64, *epoch, self.world.now(), trace.steps);
+        let (counters, violation, sent) = (counters.clone(), violation.clone(), *sent);
+        let (digest, lines) = self.world.trace.finish();
+        Outcome {
+            seed,
+            family: self.family.name,
+            heads,
+            epochs,
+            requests,
+            sent,
+            ms,
+            steps,
+            counters,
+            violation,
+            digest,
+            lines,
+        }
+    }
+}
+
+/// A family by its name.
+pub fn family_named(name: &str) -> Option<Family> {
+    FAMILIES.into_iter().find(|family| family.name == name)
+}
