@@ -18,11 +18,14 @@ struct Args {
 enum Command {
     /// Runs whole custodians in virtual time, one run per seed.
     Sim(commands::sim::Sim),
+    /// Steps through the event log of a run.
+    Replay(commands::replay::Replay),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Sim(sim) => sim.run(),
+        Command::Replay(replay) => replay.run(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("chaos: {error:#}");

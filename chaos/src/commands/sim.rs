@@ -14,8 +14,8 @@ use serde::Serialize;
 use crate::cluster::Cluster;
 use crate::sim::brain::{MUTANTS, mind};
 use crate::sim::faults::Counters;
-use crate::sim::liars::BEHAVIOURS;
-use crate::sim::run::{Outcome, Setting, family_named, run};
+use crate::sim::liars::{BEHAVIOURS, TWINS};
+use crate::sim::run::{FAULTY_MS, Outcome, Setting, family_named, run};
 
 /// Runs seeds and checks every invariant after every step.
 #[derive(Args)]
@@ -79,6 +79,8 @@ struct Summary {
     messages: u64,
     bytes: u64,
     virtual_s: u64,
+    /// Epochs from healing to certified: how many runs took so many.
+    healing_epochs: BTreeMap<u64, u64>,
     families: BTreeMap<String, u64>,
     faults: BTreeMap<&'static str, u64>,
     violations: Vec<Broken>,
@@ -94,6 +96,7 @@ impl Sim {
         let byzantine = self.byzantine.unwrap_or_else(|| cluster.f());
         if self.behaviour.iter().any(|name| name == "list") {
             BEHAVIOURS.iter().for_each(|(name, _)| println(name));
+            println(TWINS);
             return Ok(ExitCode::SUCCESS);
         }
         if self.mutant.as_deref() == Some("list") {
@@ -103,6 +106,9 @@ impl Sim {
         let rules = self.mutant.as_deref().unwrap_or("law");
         let mind = mind(rules).with_context(|| format!("no mutant is called {rules}"))?;
         let named = |name: &String| {
+            if name == TWINS {
+                return Ok(TWINS);
+            }
             let known = BEHAVIOURS.iter().find(|(known, _)| known == name);
             known.map(|(name, _)| *name).with_context(|| format!("no behaviour is called {name}"))
         };
@@ -113,7 +119,7 @@ impl Sim {
         };
         let one = self.seeds.end - self.seeds.start == 1;
         let keep = one && self.log.is_some();
-        let setting = Setting { cluster, byzantine, behaviours, mind, keep, family };
+        let setting = Setting { cluster, byzantine, behaviours, mind, faulty_ms: FAULTY_MS, keep, family };
         let next = AtomicU64::new(self.seeds.start);
         let (end, twice, first) = (self.seeds.end, self.twice, self.first);
         let outcomes = std::thread::scope(|scope| {
@@ -166,6 +172,7 @@ impl Sim {
             summary.requests += outcome.requests;
             summary.messages += outcome.sent.0;
             summary.bytes += outcome.sent.1;
+            *summary.healing_epochs.entry(outcome.healing).or_default() += 1;
             summary.virtual_s += outcome.ms / 1000;
             *summary.families.entry(outcome.family.into()).or_default() += 1;
             counters.add(&outcome.counters);

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use concordat_events::Hash;
 use concordat_finality::mutants::{Breaks, Mutant, off};
 use concordat_finality::scheme::Frost;
 use concordat_finality::{
-    Action, Context, Decider, Fatal, Input, Law, Now, Parts, Rules, Status, each_mutant,
+    Action, Certified, Context, Decider, Fatal, Input, Law, Now, Parts, Published, Rules, Status, each_mutant,
 };
 use concordat_store::memory::MemoryStore;
+use nostr::Filter;
 
 /// The parts of a simulated custodian.
 pub type Kit = Parts<Arc<MemoryStore>>;
@@ -20,6 +22,10 @@ pub trait Brain: Send {
     fn next_wake(&self) -> u64;
     /// See [`Decider::status`].
     fn status(&self) -> Status;
+    /// See [`Decider::published`].
+    fn published(&self, height: u64) -> Result<Option<Certified<Published>>, Fatal>;
+    /// The machines that run, with their sources.
+    fn machines(&self) -> Result<Vec<(Hash, Vec<Filter>)>, Fatal>;
 }
 
 impl<R: Rules> Brain for Decider<MemoryStore, R> {
@@ -33,6 +39,22 @@ impl<R: Rules> Brain for Decider<MemoryStore, R> {
 
     fn status(&self) -> Status {
         Decider::status(self)
+    }
+
+    fn published(&self, height: u64) -> Result<Option<Certified<Published>>, Fatal> {
+        Decider::published(self, height)
+    }
+
+    fn machines(&self) -> Result<Vec<(Hash, Vec<Filter>)>, Fatal> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.ledger().machines(after.as_ref(), 256)?;
+            let Some(last) = page.last() else { return Ok(all) };
+            after = Some(last.id);
+            for machine in page {
+                all.push((machine.id, self.ledger().sources(&machine.id)?));
+            }
+        }
     }
 }
 

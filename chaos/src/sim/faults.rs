@@ -42,11 +42,13 @@ pub enum Fault {
     Jump,
     /// A disk is replaced by an old image of itself.
     Restore,
+    /// A relay goes down, or comes back.
+    Relay,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 17] = [
         Fault::Loss,
         Fault::Duplicate,
         Fault::Straggle,
@@ -63,6 +65,7 @@ impl Fault {
         Fault::Skew,
         Fault::Jump,
         Fault::Restore,
+        Fault::Relay,
     ];
 
     /// Its name in counters.
@@ -84,6 +87,7 @@ impl Fault {
             Fault::Skew => "skew",
             Fault::Jump => "jump",
             Fault::Restore => "restore",
+            Fault::Relay => "relay",
         }
     }
 }
@@ -100,10 +104,10 @@ pub struct Family {
 /// The families.
 pub const FAMILIES: [Family; 9] = [
     Family { name: "calm", faults: &[] },
-    Family { name: "network", faults: &[Fault::Loss, Fault::Duplicate, Fault::Straggle] },
+    Family { name: "network", faults: &[Fault::Loss, Fault::Duplicate, Fault::Straggle, Fault::Relay] },
     Family { name: "partitions", faults: &[Fault::Partition, Fault::OneWay, Fault::Bridge, Fault::Isolate] },
     Family { name: "power", faults: &[Fault::Crash, Fault::CrashLoop] },
-    Family { name: "blackouts", faults: &[Fault::Crash, Fault::Blackout] },
+    Family { name: "blackouts", faults: &[Fault::Crash, Fault::Blackout, Fault::Relay] },
     Family { name: "disks", faults: &[Fault::DiskFull, Fault::FailedFlush, Fault::Crash] },
     Family { name: "clocks", faults: &[Fault::Skew, Fault::Jump, Fault::Pause] },
     Family { name: "restores", faults: &[Fault::Restore, Fault::Crash] },
@@ -125,6 +129,7 @@ pub const FAMILIES: [Family; 9] = [
             Fault::FailedFlush,
             Fault::Skew,
             Fault::Jump,
+            Fault::Relay,
         ],
     },
 ];

@@ -7,6 +7,7 @@
 //! * [`world`]: what happens when, and to whom; [`seat`]: one custodian and its machine;
 //! * [`outside`]: the runtime, store, flusher and links that the custodians' tasks run on;
 //! * [`liars`]: custodians that lie; [`net`]: which message arrives, when, how often; [`faults`]: what goes wrong;
+//! * [`outlet`] and [`relays`]: what is published, and what relays make of it;
 //! * [`users`]: requests, and what their senders were promised;
 //! * [`run`]: a run from its seed to its [`run::Outcome`].
 
@@ -14,7 +15,9 @@ pub mod brain;
 pub mod faults;
 pub mod liars;
 pub mod net;
+pub mod outlet;
 pub mod outside;
+pub mod relays;
 pub mod run;
 pub mod seat;
 pub mod trace;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use concordat_events::ValidEvent;
 use concordat_finality::Input;
 use concordat_node::engine::{Inbox, Outside};
 use concordat_node::order::{AsyncRuntime, FlushFailed, Flusher, LinkError, RaftLink};
@@ -65,8 +66,17 @@ pub enum Mail {
         /// Where it goes.
         answer: Answer,
     },
-    /// The log's store has failed.
+    /// The store under the log or the outbox has failed.
     LogFailed(Life),
+    /// A custodian publishes an event.
+    Published(ValidEvent),
+    /// A relay brings an event.
+    FromRelay {
+        /// To whom.
+        life: Life,
+        /// The event.
+        event: ValidEvent,
+    },
 }
 
 /// The world's letter box.

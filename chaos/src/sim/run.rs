@@ -1,24 +1,29 @@
 //! A run from its seed to its outcome: faults first, and safety all the while; then everything heals, and what was asked for must
 //! be certified in time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Result;
 use concordat_node::order::AsyncRuntime;
 use concordat_store::memory::MemoryStore;
+use concordat_verify::Reader;
 use openraft_rt_sim::SimRuntime;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::brain::Mind;
 use super::faults::{Counters, FAMILIES, Family, Fault, family};
-use super::liars::Liar;
+use super::liars::{BEHAVIOURS, Liar, TWINS};
 use super::net::{Net, below, chance};
 use super::seat::Seat;
 use super::trace::Trace;
 use super::world::{Event, TIMEOUT_MS, World};
 use crate::cluster::Cluster;
 use crate::invariants::Violation;
+
+/// How long faults last, if nobody says otherwise: long enough for several epochs.
+pub const FAULTY_MS: (u64, u64) = (6_000, 30_000);
 
 /// What a run is made of, beside its seed.
 #[derive(Clone)]
@@ -31,6 +36,8 @@ pub struct Setting {
     pub behaviours: Vec<&'static str>,
     /// The rules of those who aren't liars: the law, or a mutant.
     pub mind: Mind,
+    /// Shortest and longest time of faults, ms.
+    pub faulty_ms: (u64, u64),
     /// Is every step written down?
     pub keep: bool,
     /// One family of faults only.
@@ -52,6 +59,8 @@ pub struct Outcome {
     pub requests: u64,
     /// Messages and Raft requests sent, and their bytes.
     pub sent: (u64, u64),
+    /// Epochs entered from healing until all was certified.
+    pub healing: u64,
     /// Virtual ms.
     pub ms: u64,
     /// Steps of the trace.
@@ -79,10 +88,18 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
         for number in setting.cluster.members.keys() {
             seats.push(Seat::new(*number, setting.mind)?);
         }
-        let liars = corrupt(&mut seats, setting, &mut dice);
+        let liars = corrupt(&mut seats, setting, &mut dice)?;
         let trace = if setting.keep { Trace::kept() } else { Trace::default() };
         let world = World::new(setting.cluster.clone(), setting.mind, seats, seed, trace);
-        let mut play = Play { world, dice, family, f: setting.cluster.f(), byzantine: setting.byzantine };
+        let mut play = Play {
+            world,
+            dice,
+            family,
+            f: setting.cluster.f(),
+            byzantine: setting.byzantine,
+            faulty_ms: setting.faulty_ms,
+            healing: 0,
+        };
         for liar in liars {
             play.world.note(format_args!("{liar}"));
         }
@@ -94,20 +111,32 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
 }
 
 /// Makes some of the custodians liars.
-fn corrupt(seats: &mut [Seat], setting: &Setting, dice: &mut ChaCha20Rng) -> Vec<String> {
+fn corrupt(seats: &mut Vec<Seat>, setting: &Setting, dice: &mut ChaCha20Rng) -> Result<Vec<String>> {
     let mut numbers: Vec<usize> = (0..seats.len()).collect();
-    let mut told = Vec::new();
+    let (mut told, mut twins) = (Vec::new(), Vec::new());
     for _ in 0..setting.byzantine {
         let which = usize::try_from(below(dice, numbers.len() as u64)).unwrap_or_default();
         let Some(seat) = numbers.get(which).copied().and_then(|seat| seats.get_mut(seat)) else { break };
         numbers.remove(which);
         let own = ChaCha20Rng::seed_from_u64(dice.next_u64());
+        let one_of = BEHAVIOURS.len() as u64 + 1;
+        if setting.behaviours == [TWINS] || setting.behaviours.is_empty() && chance(dice, 1, one_of) {
+            told.push(format!("custodian {} is twins", seat.number));
+            seat.honest = false;
+            twins.push(seat.number);
+            continue;
+        }
         let liar =
             if setting.behaviours.is_empty() { Liar::any(own) } else { Liar::new(&setting.behaviours, own) };
         told.push(format!("custodian {} {}", seat.number, liar.describe()));
         seat.corrupt(liar);
     }
-    told
+    for number in twins {
+        let mut twin = Seat::new(number, setting.mind)?;
+        twin.honest = false;
+        seats.push(twin);
+    }
+    Ok(told)
 }
 
 struct Play {
@@ -116,6 +145,9 @@ struct Play {
     family: Family,
     f: usize,
     byzantine: usize,
+    faulty_ms: (u64, u64),
+    /// Epochs from healing to certified.
+    healing: u64,
 }
 
 impl Play {
@@ -130,7 +162,8 @@ impl Play {
 
     /// The safety phase: requests and faults, for a while.
     async fn faulty(&mut self) {
-        let end = 6_000 + below(&mut self.dice, 24_000);
+        let (shortest, longest) = self.faulty_ms;
+        let end = shortest + below(&mut self.dice, longest - shortest + 1);
         while self.world.now() < end && self.world.violation.is_none() {
             let pause = 20 + below(&mut self.dice, 700);
             self.world.after(pause, Event::Plan);
@@ -148,6 +181,8 @@ impl Play {
     fn ask(&mut self) {
         let now = self.world.now();
         match self.world.users.next(now) {
+            // Half of the users know nothing but relays.
+            Ok(event) if chance(&mut self.dice, 1, 2) => self.world.relays.publish_all(&event),
             Ok(event) => {
                 for _ in 0..=below(&mut self.dice, 2) {
                     let seat = self.any_seat();
@@ -249,6 +284,10 @@ impl Play {
                     at.disk.fail_flush_after(after);
                 }
             }
+            Fault::Relay => {
+                let (which, down) = (seat % 2, chance(&mut self.dice, 2, 3));
+                self.world.relays.set_down(which, down);
+            }
             Fault::Skew => self.skew(seat, 3_000),
             Fault::Jump => self.skew(seat, 60_000),
             Fault::Restore => {
@@ -307,6 +346,7 @@ impl Play {
         }
         self.world.note(format_args!("healed"));
         self.world.net = Net::default();
+        (0..2).for_each(|relay| self.world.relays.set_down(relay, false));
         for seat in 0..self.world.seats.len() {
             if let Some(at) = self.world.seats.get_mut(seat) {
                 at.skew_ms = 0;
@@ -344,10 +384,83 @@ impl Play {
                 }
             }
         }
-        let entered = self.world.epoch - began;
-        self.world.note(format_args!("all is certified after {entered} epochs"));
+        self.healing = self.world.epoch - began;
+        let most = self.f as u64 + 2;
+        if self.healing > most {
+            let message =
+                format!("{} epochs from healing to certified, at most {most} may fail", self.healing);
+            return self.world.violate("I9", message);
+        }
         if let Err(broken) = self.world.users.check() {
-            self.world.violate("client", broken);
+            return self.world.violate("client", broken);
+        }
+        self.quiet().await;
+        self.replay().await;
+    }
+
+    /// I11: nothing is wrong but f liars, so an honest leader leads on.
+    async fn quiet(&mut self) {
+        // What was on its way when everything healed has had its say.
+        self.world.after(5_000, Event::Plan);
+        self.world.until_plan().await;
+        let named = self.named();
+        let mut epoch = self.world.epoch;
+        for _ in 0..12 {
+            self.world.after(700, Event::Plan);
+            self.world.until_plan().await;
+            self.ask();
+            if self.world.violation.is_some() {
+                return;
+            }
+            let leader = self.world.cluster.context.leader(epoch, &named);
+            let honest = self.world.seats.iter().any(|seat| seat.number == leader && seat.honest);
+            if self.world.epoch > epoch && honest && self.named() == named {
+                let message =
+                    format!("epoch {epoch} of custodian {leader}, who is honest and reachable, ended");
+                return self.world.violate("I11", message);
+            }
+            epoch = self.world.epoch;
+        }
+    }
+
+    /// Custodians that some honest one holds evidence against.
+    fn named(&self) -> BTreeSet<u16> {
+        let honest = self.world.seats.iter().filter(|seat| seat.honest);
+        let running = honest.filter_map(|seat| seat.running.as_ref());
+        running.flat_map(|running| running.status.named.iter().copied()).collect()
+    }
+
+    /// I6: whoever has the relays' events and the group's key finds the same history, head by head.
+    async fn replay(&mut self) {
+        let end = self.world.now() + 90_000;
+        loop {
+            self.world.after(2_000, Event::Plan);
+            self.world.until_plan().await;
+            if self.world.violation.is_some() {
+                return;
+            }
+            let events = self.world.relays.everything();
+            let (group, log) =
+                (self.world.cluster.context.group(), self.world.cluster.context.genesis.kinds.log);
+            let logs = events.iter().filter(|event| event.kind() == log && event.author() == group).count();
+            let complete = logs >= self.world.users.history.len();
+            if !complete && self.world.now() < end {
+                continue;
+            }
+            let mut reader = Reader::new(group);
+            events.into_iter().for_each(|event| reader.event(event));
+            match reader.check() {
+                Ok(report) if report.heads == self.world.users.history.len() as u64 => return,
+                // What a head lets out may be on its way still.
+                _ if self.world.now() < end => {}
+                Ok(report) => {
+                    let told = self.world.users.history.len();
+                    let message =
+                        format!("the relays show {} heads, custodians told of {told}", report.heads);
+                    return self.world.violate("I6", message);
+                }
+                Err(failure) => return self.world.violate("I6", failure.to_string()),
+            }
         }
     }
 
@@ -382,6 +495,7 @@ impl Play {
             epochs,
             requests,
             sent,
+            healing: self.healing,
             ms,
             steps,
             counters,

@@ -11,6 +11,7 @@ use futures::channel::mpsc::UnboundedSender;
 
 use super::brain::{Brain, Mind};
 use super::liars::Liar;
+use super::outlet::Outlet;
 use super::outside::{Life, Simulated};
 use super::world::Event;
 
@@ -22,6 +23,8 @@ pub struct Running {
     pub groups: Groups<Simulated>,
     /// The way from the decider to them.
     pub orders: UnboundedSender<Action>,
+    /// Its way to the relays.
+    pub outlet: Outlet,
     /// When the decider is woken next, ms; nothing if it isn't.
     pub wake: Option<u64>,
     /// What it was told about its peers.

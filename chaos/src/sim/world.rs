@@ -1,6 +1,6 @@
 //! What happens when, and to whom: one queue of events in virtual time, and the only hands that touch a custodian.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use super::brain::Mind;
 use super::faults::Counters;
 use super::liars::{Liar, Saying, Tools};
 use super::net::{Net, below};
+use super::outlet::Outlet;
 use super::outside::{Answer, Life, Mail, Post, Simulated, Slot, SlowFlusher, Wire};
+use super::relays::Relays;
 use super::seat::{Running, Seat};
 use super::trace::Trace;
 use super::users::Users;
@@ -99,6 +101,8 @@ pub struct World {
     pub net: Net,
     /// The users.
     pub users: Users,
+    /// The relays.
+    pub relays: Relays,
     /// Everything random in the world.
     pub dice: ChaCha20Rng,
     /// How often what happened.
@@ -116,6 +120,8 @@ pub struct World {
     start: SimInstant,
     post: Arc<Post>,
     watch: Watch,
+    /// Every event that a certificate covers.
+    certified: BTreeSet<Hash>,
     /// In which epochs each head was signed.
     signed: BTreeMap<Hash, Vec<u64>>,
 }
@@ -151,12 +157,15 @@ impl World {
     pub fn new(cluster: Arc<Cluster>, mind: Mind, seats: Vec<Seat>, seed: u64, trace: Trace) -> Self {
         let users = Users::new(cluster.context.group(), seed);
         let context = Arc::new((mind.context)(&cluster.context));
+        let post = Arc::<Post>::default();
+        let relays = Relays::new(2, post.clone());
         World {
             cluster,
             context,
             seats,
             net: Net::default(),
             users,
+            relays,
             dice: ChaCha20Rng::seed_from_u64(seed),
             counters: Counters::default(),
             trace,
@@ -166,8 +175,9 @@ impl World {
             queue: BTreeMap::new(),
             counter: 0,
             start: SimInstant::now(),
-            post: Arc::default(),
+            post,
             watch: Watch::default(),
+            certified: BTreeSet::new(),
             signed: BTreeMap::new(),
         }
     }
@@ -251,11 +261,24 @@ impl World {
                     None => self.forget(asker, answer),
                 }
             }
+            Mail::Published(event) => self.published(&event),
+            Mail::FromRelay { life, event } => {
+                if let Some(event) = self.process(life).and_then(|running| running.outlet.take(event)) {
+                    self.happen(Event::Input(life, relayed(event)));
+                }
+            }
             Mail::LogFailed(life) => {
                 if self.seats.get(life.seat).is_some_and(|seat| seat.run == life.run) {
                     self.power_fails(life.seat);
                 }
             }
+        }
+    }
+
+    /// I7: nothing is published before its certificate.
+    fn published(&mut self, event: &ValidEvent) {
+        if event.author() == self.cluster.context.group() && !self.certified.contains(&event.id()) {
+            self.violate("I7", format!("event {} was published before its certificate", event.id()));
         }
     }
 
@@ -432,7 +455,16 @@ impl World {
         let status = brain.status();
         let tip = status.certified;
         let reachable = BTreeMap::new();
-        seat.running = Some(Running { brain, groups, orders, wake: None, reachable, status });
+        let (number, disk, relays) = (seat.number, &seat.disk, &self.relays);
+        let opened = Outlet::open(life, number, &cluster.context, disk, brain.as_ref(), relays, &self.post);
+        let Ok(outlet) = opened else {
+            // Its disk is full or broken: it is found out at once.
+            let running = groups;
+            SimRuntime::spawn(async move { running.close().await });
+            self.lose_power(index);
+            return Ok(());
+        };
+        seat.running = Some(Running { brain, groups, orders, outlet, wake: None, reachable, status });
         self.note(format_args!("start seat {index} run {} tip {tip:?}", life.run));
         self.see(index, Seen::Started { tip });
         self.input(index, Input::Start);
@@ -443,6 +475,14 @@ impl World {
     pub fn power_fails(&mut self, index: usize) {
         let Some(seat) = self.seats.get_mut(index) else { return };
         let Some(running) = seat.running.take() else { return };
+        // Nothing of it reaches its old disk or anybody any more; its tasks are let go.
+        let Running { groups, .. } = running;
+        SimRuntime::spawn(async move { groups.close().await });
+        self.lose_power(index);
+    }
+
+    fn lose_power(&mut self, index: usize) {
+        let Some(seat) = self.seats.get_mut(index) else { return };
         seat.disk.stop();
         let left = seat.disk.crash(&mut self.dice);
         seat.disk = Arc::new(left);
@@ -450,9 +490,6 @@ impl World {
         seat.paused = None;
         seat.deferred.clear();
         seat.fuse = None;
-        // Nothing of it reaches its old disk or anybody any more; its tasks are let go.
-        let Running { groups, .. } = running;
-        SimRuntime::spawn(async move { groups.close().await });
         self.note(format_args!("power fails at seat {index}"));
         self.counters.count("power failure");
         let pause = 50 + below(&mut self.dice, 3_000);
@@ -503,6 +540,7 @@ impl World {
         self.trace.note(line);
         let Some(seat) = self.seats.get_mut(index) else { return };
         let (number, honest, life, disk) = (seat.number, seat.honest, seat.life(index), seat.disk.clone());
+        let lies = seat.liar.is_some();
         let Some(running) = &mut seat.running else { return };
         let (watch, fuse, mut broken, mut dead) = (&mut self.watch, &mut seat.fuse, None, false);
         let (mut signed, mut rare, mut spoken) = (Vec::new(), Vec::new(), Vec::new());
@@ -525,7 +563,7 @@ impl World {
             }
             if let Action::Send { to, message } = &action {
                 notable(&message.body, &mut signed, &mut rare);
-                if !honest {
+                if lies {
                     return spoken.push((*to, message.clone()));
                 }
             }
@@ -567,6 +605,11 @@ impl World {
             }
             if honest && let Err(broken) = self.users.told(&head) {
                 self.violate("client", broken);
+            }
+            self.certified.extend(head.events.iter().map(ValidEvent::id));
+            let ready = self.process(life).map(|running| running.outlet.certified(&head));
+            for event in ready.into_iter().flatten() {
+                self.post.put(Mail::Input { life, input: relayed(event) });
             }
         }
         if sooner {
@@ -616,7 +659,13 @@ impl World {
         let Some(number) = self.seats.get(from).map(|seat| seat.number) else { return };
         self.sent.0 += 1;
         self.sent.1 += bytes.len() as u64;
-        for target in self.seats_of(to) {
+        let targets = self.seats_of(to);
+        // Twins hear some things both, some only one of them.
+        let both = targets.len() < 2 || below(&mut self.dice, 2) == 0;
+        for target in targets {
+            if !both && self.seat_for(to, from) != Some(target) {
+                continue;
+            }
             let fate = self.net.fate(&mut self.dice, from, target);
             if let Some(fault) = fate.fault {
                 self.counters.count(fault);
@@ -691,6 +740,11 @@ impl World {
         }
         self.after(PULSE_MS, Event::Pulse);
     }
+}
+
+/// A request that a relay brought.
+fn relayed(event: ValidEvent) -> Input {
+    Input::Request { event: Box::new(event), origin: Origin::Relay }
 }
 
 /// What of an action the invariants look at.

@@ -107,6 +107,9 @@ pub trait Behaviour: Send {
 /// A behaviour by its name.
 type Make = fn() -> Box<dyn Behaviour>;
 
+/// Two seats of one custodian, with its identity and its key share.
+pub const TWINS: &str = "twins";
+
 /// All behaviours. Twins are no behaviour: they are two seats.
 pub const BEHAVIOURS: &[(&str, Make)] = &[
     ("silent", || Box::new(leader::Silent)),

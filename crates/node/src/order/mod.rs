@@ -34,7 +34,7 @@ pub use guard::{Reason, Refused, WrapperCheck};
 pub use intake::IntakeError;
 pub use link::{LinkError, RaftLink};
 pub use openraft::AsyncRuntime;
-pub use openraft::async_runtime::Instant;
+pub use openraft::async_runtime::{Instant, Select2};
 pub use openraft_rt_tokio::TokioRuntime;
 pub use storage::erase;
 pub use wire::epoch_of;

@@ -1,0 +1,52 @@
+//! The simulator itself: it is deterministic, it reaches what it is for, and it sees what is wrong.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use chaos::cluster::Cluster;
+use chaos::sim::brain::{LAW, mind};
+use chaos::sim::run::{Outcome, Setting, family_named, run};
+
+fn setting(family: &str, byzantine: usize) -> Result<Setting> {
+    Ok(Setting {
+        cluster: Arc::new(Cluster::found(4)?),
+        byzantine,
+        behaviours: Vec::new(),
+        mind: LAW,
+        faulty_ms: (2_000, 3_000),
+        keep: false,
+        family: Some(family_named(family).context("no such family")?),
+    })
+}
+
+fn clean(setting: &Setting, seed: u64) -> Result<Outcome> {
+    let outcome = run(setting, seed)?;
+    assert_eq!(outcome.violation, None, "seed {seed}");
+    assert!(outcome.heads >= 2 && outcome.requests >= 3, "seed {seed}: nothing happened");
+    Ok(outcome)
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    let setting = setting("storm", 1).unwrap();
+    let (first, again) = (clean(&setting, 1).unwrap(), clean(&setting, 1).unwrap());
+    assert_eq!(first, again);
+    // What is written down beside it changes nothing.
+    let kept = run(&Setting { keep: true, ..setting.clone() }, 1).unwrap();
+    assert_eq!((kept.digest, kept.steps), (first.digest.clone(), first.steps));
+    assert!(!kept.lines.is_empty());
+    assert_ne!(clean(&setting, 2).unwrap().digest, first.digest);
+}
+
+#[test]
+fn custodians_outlive_power_failures() {
+    let outcome = clean(&setting("power", 0).unwrap(), 3).unwrap();
+    assert!(outcome.counters.of("power failure") > 4, "{:?}", outcome.counters);
+}
+
+#[test]
+fn a_mutant_is_seen() {
+    let mutant = mind("flush-after-send").unwrap();
+    let broken = run(&Setting { mind: mutant, ..setting("calm", 0).unwrap() }, 1).unwrap().violation;
+    assert_eq!(broken.map(|broken| broken.invariant), Some("PROTOCOL 7"));
+}
