@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use concordat_finality::mutants::ALL;
 use serde::Serialize;
 
 use crate::cluster::Cluster;
-use crate::sim::brain::{MUTANTS, mind};
+use crate::sim::brain::mind;
 use crate::sim::faults::Counters;
 use crate::sim::liars::{BEHAVIOURS, TWINS};
 use crate::sim::run::{FAULTY_MS, Outcome, Setting, family_named, run};
@@ -100,7 +101,7 @@ impl Sim {
             return Ok(ExitCode::SUCCESS);
         }
         if self.mutant.as_deref() == Some("list") {
-            MUTANTS.iter().for_each(|mutant| println(mutant.name));
+            ALL.iter().for_each(|mutant| println(mutant.name));
             return Ok(ExitCode::SUCCESS);
         }
         let rules = self.mutant.as_deref().unwrap_or("law");

@@ -1,12 +1,14 @@
 //! A decider under any rules, as one type: the law's, a mutant's.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use concordat_events::Hash;
-use concordat_finality::mutants::{Breaks, Mutant, off};
+use concordat_finality::mutants::ALL;
+use concordat_finality::rules::Rule;
 use concordat_finality::scheme::Frost;
 use concordat_finality::{
-    Action, Certified, Context, Decider, Fatal, Input, Law, Now, Parts, Published, Rules, Status, each_mutant,
+    Action, Certified, Context, Decider, Fatal, Input, Law, Now, Parts, Published, Rules, Status,
 };
 use concordat_store::memory::MemoryStore;
 use nostr::Filter;
@@ -58,44 +60,97 @@ impl<R: Rules> Brain for Decider<MemoryStore, R> {
     }
 }
 
+thread_local! {
+    /// The rules that the custodian whose turn it is doesn't keep.
+    static OFF: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Rules that are switched off while the program runs: one type for all mutants, so that the core is compiled once for them.
+enum Switched {}
+
+impl Rules for Switched {
+    type Scheme = Frost;
+
+    fn keeps(rule: Rule) -> bool {
+        OFF.with(Cell::get) & rule.bit() == 0
+    }
+}
+
+/// A decider that keeps some rules only.
+struct Mutated {
+    off: u64,
+    decider: Decider<MemoryStore, Switched>,
+}
+
+fn without<T>(off: u64, act: impl FnOnce() -> T) -> T {
+    let before = OFF.with(|held| held.replace(off));
+    let result = act();
+    OFF.with(|held| held.set(before));
+    result
+}
+
+impl Brain for Mutated {
+    fn handle(&mut self, now: Now, input: Input, sink: &mut dyn FnMut(Action)) -> Result<(), Fatal> {
+        without(self.off, || self.decider.handle(now, input, sink))
+    }
+
+    fn next_wake(&self) -> u64 {
+        without(self.off, || self.decider.next_wake())
+    }
+
+    fn status(&self) -> Status {
+        without(self.off, || self.decider.status())
+    }
+
+    fn published(&self, height: u64) -> Result<Option<Certified<Published>>, Fatal> {
+        without(self.off, || self.decider.published(height))
+    }
+
+    fn machines(&self) -> Result<Vec<(Hash, Vec<Filter>)>, Fatal> {
+        Brain::machines(&self.decider)
+    }
+}
+
 /// Rules that custodians may run under.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mind {
     /// Their name.
     pub name: &'static str,
-    /// What they break; nothing, if they are the law.
-    pub breaks: Option<Breaks>,
+    /// The bits of the rules that aren't kept; none under the law.
+    pub off: u64,
+}
+
+impl Mind {
     /// Opens a decider on a disk.
-    pub open: fn(Kit) -> Result<Box<dyn Brain>, Fatal>,
-    /// How messages are read under them.
-    pub context: fn(&Context) -> Context,
-}
+    ///
+    /// # Errors
+    /// See [`Decider::open`].
+    pub fn open(self, kit: Kit) -> Result<Box<dyn Brain>, Fatal> {
+        let off = self.off;
+        Ok(match off {
+            0 => Box::new(Decider::<MemoryStore, Law>::open(kit)?),
+            _ => Box::new(Mutated { off, decider: without(off, || Decider::open(kit))? }),
+        })
+    }
 
-fn open<R: Rules<Scheme = Frost>>(kit: Kit) -> Result<Box<dyn Brain>, Fatal> {
-    Ok(Box::new(Decider::<MemoryStore, R>::open(kit)?))
-}
+    /// How messages are read under these rules.
+    pub fn context(self, context: &Context) -> Context {
+        without(self.off, || context.under::<Switched>())
+    }
 
-fn context<R: Rules<Scheme = Frost>>(context: &Context) -> Context {
-    context.under::<R>()
+    /// These rules without some more.
+    pub fn without(self, off: u64) -> Self {
+        Mind { off: self.off | off, ..self }
+    }
 }
 
 /// The rules as they are.
-pub const LAW: Mind = Mind { name: "law", breaks: None, open: open::<Law>, context: context::<Law> };
+pub const LAW: Mind = Mind { name: "law", off: 0 };
 
-macro_rules! minds {
-    ($($name:literal breaks $breaks:ident without [$($switch:ident),+];)+) => {
-        /// The mutants of PROTOCOL 12 that can be simulated.
-        pub const MUTANTS: &[Mind] = &[$(Mind {
-            name: $name,
-            breaks: Some(Breaks::$breaks),
-            open: open::<Mutant<{ $(off::$switch)|+ }>>,
-            context: context::<Mutant<{ $(off::$switch)|+ }>>,
-        }),+];
-    };
-}
-each_mutant!(minds);
-
-/// The rules of a name.
+/// The rules of a name: the law, or a mutant of PROTOCOL 12.
 pub fn mind(name: &str) -> Option<Mind> {
-    std::iter::once(&LAW).chain(MUTANTS).find(|mind| mind.name == name).copied()
+    let mutant = ALL.iter().find(|mutant| mutant.name == name);
+    mutant
+        .map(|mutant| Mind { name: mutant.name, off: mutant.off })
+        .or_else(|| (name == LAW.name).then_some(LAW))
 }

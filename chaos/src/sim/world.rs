@@ -156,7 +156,7 @@ impl World {
     /// A world at its beginning. Must be called on the simulated runtime.
     pub fn new(cluster: Arc<Cluster>, mind: Mind, seats: Vec<Seat>, seed: u64, trace: Trace) -> Self {
         let users = Users::new(cluster.context.group(), seed);
-        let context = Arc::new((mind.context)(&cluster.context));
+        let context = Arc::new(mind.context(&cluster.context));
         let post = Arc::<Post>::default();
         let relays = Relays::new(2, post.clone());
         World {
@@ -420,7 +420,7 @@ impl World {
         seat.run += 1;
         seat.fuse = None;
         let life = seat.life(index);
-        let brain = (seat.mind.open)(Parts {
+        let brain = seat.mind.open(Parts {
             context: context.clone(),
             me: seat.number,
             identity: Box::new(member.identity),

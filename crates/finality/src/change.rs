@@ -14,7 +14,7 @@ use crate::evidence::Evidence;
 use crate::message::{self, Body, Cause, Complaint, Grant, Kind, Msg, PrepareCert};
 use crate::record;
 use crate::repeat::Slot;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::wire;
 
 impl<S: Store, R: Rules> Core<S, R> {
@@ -86,7 +86,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             height += 1;
         }
         if let Some(forced) = &forced
-            && R::VALUE_RULE
+            && R::keeps(Rule::ValueRule)
             && self.leads()
             && forced.vote.height == self.next_height()
         {
@@ -109,12 +109,12 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
             let lower = |best: &PrepareCert| best.vote.epoch > lock.vote.epoch;
             match forced {
-                Some(best) if !R::HIGHEST_LOCK_DECIDES && !lower(best) => {}
+                Some(best) if !R::keeps(Rule::HighestLockDecides) && !lower(best) => {}
                 Some(best) if best.vote.epoch == lock.vote.epoch && best.vote.id != lock.vote.id => {
                     let alarm = Alarm::TwoLocks { epoch: lock.vote.epoch, height: next };
                     return Err(Fatal::Stop(alarm));
                 }
-                Some(best) if R::HIGHEST_LOCK_DECIDES && best.vote.epoch >= lock.vote.epoch => {}
+                Some(best) if R::keeps(Rule::HighestLockDecides) && best.vote.epoch >= lock.vote.epoch => {}
                 _ => forced = Some(lock),
             }
         }
@@ -151,7 +151,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.epoch.complained || self.epoch.opened_ms.is_none() || !self.start.running() {
             return;
         }
-        if !R::COMPLAINS_WITHOUT_START && self.epoch.started.is_none() {
+        if !R::keeps(Rule::ComplainsWithoutStart) && self.epoch.started.is_none() {
             return;
         }
         self.epoch.complained = true;
@@ -202,7 +202,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if newer {
             self.complaints.insert(message.sender, message.clone());
         }
-        if !R::GRANT_READS_LOCK_LAST && complaint.epoch == self.record.epoch {
+        if !R::keeps(Rule::GrantReadsLockLast) && complaint.epoch == self.record.epoch {
             let lock = self.record.lock.clone().map(Box::new);
             self.epoch.early_lock.get_or_insert(lock);
         }
@@ -228,8 +228,11 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// honest timer, move nobody.
     pub(crate) fn try_bound(&mut self) -> Result<(), Fatal> {
         let epoch = self.record.epoch;
-        let needed =
-            if R::COMPLAINTS_BIND_BY_QUORUM { self.context.q() } else { self.context.roster.f() + 1 };
+        let needed = if R::keeps(Rule::ComplaintsBindByQuorum) {
+            self.context.q()
+        } else {
+            self.context.roster.f() + 1
+        };
         let mut against: BTreeSet<u16> =
             self.complaints_about(epoch).iter().map(|message| message.sender).collect();
         // Who grants a later epoch has left this one: it counts among those who want it to end, and can't say so any more.
@@ -259,7 +262,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.record.doublings = (self.record.doublings + 1).min(crate::limits::MAX_DOUBLINGS);
         self.streak = 0;
         self.durable();
-        let kept = (!R::EPOCH_ENDS_SHARES)
+        let kept = (!R::keeps(Rule::EpochEndsShares))
             .then(|| (std::mem::take(&mut self.round.nonces), std::mem::take(&mut self.round.sessions)));
         self.round.new_epoch();
         if let Some(kept) = kept {
@@ -292,10 +295,10 @@ impl<S: Store, R: Rules> Core<S, R> {
         let lock = self.record.lock.as_ref().filter(|l| l.vote.height == next);
         // A lock of this epoch has taken the place of the one that its grant carried or would have carried: the epoch is
         // open, and a grant without that lock would say that there was none.
-        if lock.is_some_and(|lock| lock.vote.epoch >= epoch) && R::GRANT_SHOWS_LOCK {
+        if lock.is_some_and(|lock| lock.vote.epoch >= epoch) && R::keeps(Rule::GrantShowsLock) {
             return;
         }
-        let early = self.epoch.early_lock.as_ref().filter(|_| !R::GRANT_READS_LOCK_LAST);
+        let early = self.epoch.early_lock.as_ref().filter(|_| !R::keeps(Rule::GrantReadsLockLast));
         let lock = match early {
             Some(early) => early.as_deref().filter(|lock| lock.vote.height == next),
             None => lock.filter(|lock| lock.vote.epoch < epoch),

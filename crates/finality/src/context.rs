@@ -7,7 +7,7 @@ use secp256k1::{Message as Digest, SECP256K1, XOnlyPublicKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::{MessageError, Vote};
-use crate::rules::{Law, Rules};
+use crate::rules::{Law, Rule, Rules};
 
 /// The cluster as every custodian knows it from the genesis.
 #[derive(Clone, Debug)]
@@ -34,9 +34,9 @@ struct Counting {
 
 impl Counting {
     fn under<R: Rules>(roster: &Roster) -> Self {
-        let quorum = if R::QUORUM_OUTVOTES_LIARS { roster.q() } else { roster.n() / 2 + 1 };
-        let grants = if R::GRANTS_OPEN_BY_QUORUM { quorum } else { roster.f() + 1 };
-        Counting { quorum, grants, prepares_bind_epoch: R::PREPARE_BINDS_EPOCH }
+        let quorum = if R::keeps(Rule::QuorumOutvotesLiars) { roster.q() } else { roster.n() / 2 + 1 };
+        let grants = if R::keeps(Rule::GrantsOpenByQuorum) { quorum } else { roster.f() + 1 };
+        Counting { quorum, grants, prepares_bind_epoch: R::keeps(Rule::PrepareBindsEpoch) }
     }
 }
 

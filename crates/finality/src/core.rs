@@ -21,7 +21,7 @@ use crate::pool::Pool;
 use crate::record::{self, Bar, Record};
 use crate::repeat::{Repeats, Slot};
 use crate::round::{Nonces, Round};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::scheme::{Frost, Scheme};
 use crate::start::StartCheck;
 use crate::timing::Timing;
@@ -160,7 +160,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         // A key share without a record: only the ceremony makes a first one, so this disk has lost it (PROTOCOL 8).
         let lost = stored.is_none();
         let mut record = stored.unwrap_or_default();
-        if lost && R::QUARANTINE {
+        if lost && R::keeps(Rule::Quarantine) {
             record.bar = Bar::Unknown;
         }
         let epoch = Epoch::new(record.epoch, 0);
@@ -250,7 +250,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         let overdue = self.unflushed_since.is_some_and(|since| self.now.mono_ms >= since + CLAIM_FLUSH_MS);
         // Before the check at the start is over, seq must stay as it was read, or a rollback is never seen: then claims are
         // flushed by themselves (PROTOCOL 8).
-        let alone = overdue && self.start.asking() && R::SEQ_STAYS_UNTIL_CHECKED;
+        let alone = overdue && self.start.asking() && R::keeps(Rule::SeqStaysUntilChecked);
         if overdue && !alone {
             self.durable();
         }
@@ -267,16 +267,16 @@ impl<S: Store, R: Rules> Core<S, R> {
             out.dirty = true;
         } else if out.dirty {
             let mut record = self.record.clone();
-            if !R::PREPARED_PERSISTS {
+            if !R::keeps(Rule::PreparedPersists) {
                 record.prepared = None;
             }
-            if !R::BAR_PERSISTS {
+            if !R::keeps(Rule::BarPersists) {
                 record.bar = Bar::None;
             }
-            if !R::EPOCH_PERSISTS {
+            if !R::keeps(Rule::EpochPersists) {
                 record.epoch = 0;
             }
-            if !R::LOCK_PERSISTS {
+            if !R::keeps(Rule::LockPersists) {
                 record.lock = None;
             }
             record.save(&mut out.writes);
@@ -443,7 +443,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// May this custodian vote?
     pub(crate) fn may_vote(&self) -> bool {
-        self.start.running() && (self.record.bar == Bar::None || !R::QUARANTINE)
+        self.start.running() && (self.record.bar == Bar::None || !R::keeps(Rule::Quarantine))
     }
 
     /// The leader of the running epoch.

@@ -11,7 +11,7 @@ use crate::core::{Core, Fatal, Out, Parts};
 use crate::effect::{Action, After, Effect, Input, Now};
 use crate::evidence::Evidence;
 use crate::record;
-use crate::rules::{Law, Rules};
+use crate::rules::{Law, Rule, Rules};
 use crate::status::Status;
 
 /// One custodian: the pure core and the store that it writes to.
@@ -64,7 +64,7 @@ impl<S: Store, R: Rules> Decider<S, R> {
                     }
                 };
                 release(first);
-                if R::FLUSH_BEFORE_SEND {
+                if R::keeps(Rule::FlushBeforeSend) {
                     write(self.store.as_ref(), writes, dirty)?;
                     release(last);
                 } else {

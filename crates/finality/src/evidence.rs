@@ -15,7 +15,7 @@ use crate::limits::{EVIDENCE_BYTES, SLOT_BODY_BYTES};
 use crate::message::{Body, Kind, Message, authenticate};
 use crate::record;
 use crate::repeat::Slot;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::wire;
 
 /// Messages of one signer that show its fault.
@@ -272,7 +272,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Evidence is durable, passed on, and names its signer for as long as the roster lasts.
     pub(crate) fn accept_evidence(&mut self, evidence: Evidence) {
-        let led = self.leader() == evidence.finding.culprit || !R::EVIDENCE_ENDS_OWN_EPOCH;
+        let led = self.leader() == evidence.finding.culprit || !R::keeps(Rule::EvidenceEndsOwnEpoch);
         // It ends an epoch at once only if its signer leads it.
         if self.keep_evidence(evidence) && led && self.start.running() {
             self.enter(self.record.epoch + 1);

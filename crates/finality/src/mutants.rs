@@ -10,24 +10,18 @@
 use std::marker::PhantomData;
 
 use crate::record::Record;
-use crate::rules::{Law, Rules};
+use crate::rules::{Law, Rule, Rules};
 
 /// The rules of `B` without those whose bits stand in `OFF` (see [`off`]).
 pub struct Mutant<const OFF: u64, B: Rules = Law>(PhantomData<fn() -> B>);
 
 macro_rules! switches {
-    ($($switch:ident = $bit:literal),+ $(,)?) => {
-        /// The bit of each switch of [`Rules`].
-        #[allow(missing_docs, reason = "named after the switches, which are documented")]
-        pub mod off { $(pub const $switch: u64 = 1 << $bit;)+ }
-
-        impl<const OFF: u64, B: Rules> Rules for Mutant<OFF, B> {
-            type Scheme = B::Scheme;
-            $(const $switch: bool = B::$switch && OFF & off::$switch == 0;)+
-
-            fn next_seq(record: &Record) -> u64 {
-                B::next_seq(record)
-            }
+    ($($switch:ident = $rule:ident),+ $(,)?) => {
+        /// The bit of each [`Rule`].
+        #[allow(missing_docs, reason = "named after the rules, which are documented")]
+        pub mod off {
+            use crate::rules::Rule;
+            $(pub const $switch: u64 = Rule::$rule.bit();)+
         }
 
         #[cfg(test)]
@@ -35,15 +29,53 @@ macro_rules! switches {
     };
 }
 
+impl<const OFF: u64, B: Rules> Rules for Mutant<OFF, B> {
+    type Scheme = B::Scheme;
+
+    #[inline(always)]
+    fn keeps(rule: Rule) -> bool {
+        B::keeps(rule) && OFF & rule.bit() == 0
+    }
+
+    fn next_seq(record: &Record) -> u64 {
+        B::next_seq(record)
+    }
+}
+
 switches! {
-    FLUSH_BEFORE_SEND = 0, LOCK_BEFORE_SHARE = 1, OWN_SHARE_RULE = 2, VALUE_RULE = 3, PREPARED_PERSISTS = 4,
-    EPOCH_PERSISTS = 5, QUARANTINE = 6, SEQ_STAYS_UNTIL_CHECKED = 7, FRESH_ANSWERS = 8, QUARANTINED_DONT_REPORT = 9,
-    HEADS_FROM_QUORUM = 10, BAR_IS_TWO_AHEAD = 11, BAR_PERSISTS = 12, GRANT_SHOWS_LOCK = 13,
-    ADOPTED_LOCK_BINDS_NOT = 14, COMPLAINTS_BIND_BY_QUORUM = 15, LOCK_PERSISTS = 16, LOCK_FLUSHED_FIRST = 17,
-    LOCK_NEVER_FALLS = 18, EPOCH_ENDS_SHARES = 19, GRANT_READS_LOCK_LAST = 20, HIGHEST_LOCK_DECIDES = 21,
-    ADOPTED_LOCK_FREES_NOT = 22, PREPARE_BINDS_EPOCH = 23, GRANTS_OPEN_BY_QUORUM = 24, QUORUM_OUTVOTES_LIARS = 25,
-    ID_WITHOUT_EPOCH = 26, ONE_VOTE_PER_HEIGHT = 27, MARK_IS_BOOT_ID = 28, EVIDENCE_ENDS_OWN_EPOCH = 29,
-    COMPLAINS_WITHOUT_START = 30, SESSIONS_OF_ALL_PREPARED = 31, REPEATS = 32,
+    FLUSH_BEFORE_SEND = FlushBeforeSend,
+    LOCK_BEFORE_SHARE = LockBeforeShare,
+    OWN_SHARE_RULE = OwnShareRule,
+    VALUE_RULE = ValueRule,
+    PREPARED_PERSISTS = PreparedPersists,
+    EPOCH_PERSISTS = EpochPersists,
+    QUARANTINE = Quarantine,
+    SEQ_STAYS_UNTIL_CHECKED = SeqStaysUntilChecked,
+    FRESH_ANSWERS = FreshAnswers,
+    QUARANTINED_DONT_REPORT = QuarantinedDontReport,
+    HEADS_FROM_QUORUM = HeadsFromQuorum,
+    BAR_IS_TWO_AHEAD = BarIsTwoAhead,
+    BAR_PERSISTS = BarPersists,
+    GRANT_SHOWS_LOCK = GrantShowsLock,
+    ADOPTED_LOCK_BINDS_NOT = AdoptedLockBindsNot,
+    COMPLAINTS_BIND_BY_QUORUM = ComplaintsBindByQuorum,
+    LOCK_PERSISTS = LockPersists,
+    LOCK_FLUSHED_FIRST = LockFlushedFirst,
+    LOCK_NEVER_FALLS = LockNeverFalls,
+    EPOCH_ENDS_SHARES = EpochEndsShares,
+    GRANT_READS_LOCK_LAST = GrantReadsLockLast,
+    HIGHEST_LOCK_DECIDES = HighestLockDecides,
+    ADOPTED_LOCK_FREES_NOT = AdoptedLockFreesNot,
+    PREPARE_BINDS_EPOCH = PrepareBindsEpoch,
+    GRANTS_OPEN_BY_QUORUM = GrantsOpenByQuorum,
+    QUORUM_OUTVOTES_LIARS = QuorumOutvotesLiars,
+    ID_WITHOUT_EPOCH = IdWithoutEpoch,
+    ONE_VOTE_PER_HEIGHT = OneVotePerHeight,
+    MARK_IS_BOOT_ID = MarkIsBootId,
+    EVIDENCE_ENDS_OWN_EPOCH = EvidenceEndsOwnEpoch,
+    COMPLAINS_WITHOUT_START = ComplainsWithoutStart,
+    SESSIONS_OF_ALL_PREPARED = SessionsOfAllPrepared,
+    REPEATS = Repeats,
 }
 
 /// Gives a macro of the caller every mutant of PROTOCOL 12: its name, what it breaks, and the switches it turns off, as
@@ -147,7 +179,9 @@ mod tests {
     #[test]
     fn a_mutant_breaks_only_its_own_rules() {
         type Both = Mutant<{ off::REPEATS }, Mutant<{ off::VALUE_RULE }>>;
-        const { assert!(!Both::REPEATS && !Both::VALUE_RULE && Both::OWN_SHARE_RULE) };
-        const { assert!(Mutant::<0>::REPEATS && Mutant::<0>::FLUSH_BEFORE_SEND) };
+        assert!(
+            !Both::keeps(Rule::Repeats) && !Both::keeps(Rule::ValueRule) && Both::keeps(Rule::OwnShareRule)
+        );
+        assert!(Mutant::<0>::keeps(Rule::Repeats) && Mutant::<0>::keeps(Rule::FlushBeforeSend));
     }
 }

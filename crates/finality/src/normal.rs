@@ -16,7 +16,7 @@ use crate::read::batch_to_wire;
 use crate::record;
 use crate::repeat::Slot;
 use crate::round::Computed;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::scheme::Scheme;
 use crate::wire;
 
@@ -171,7 +171,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         if height < started.next_height {
             return Ok(());
         }
-        let forced = started.forced_for(height).filter(|_| R::VALUE_RULE).map(|cert| cert.vote.id);
+        let forced =
+            started.forced_for(height).filter(|_| R::keeps(Rule::ValueRule)).map(|cert| cert.vote.id);
         let number = if height == 0 {
             0
         } else if forced.is_some() {
@@ -240,7 +241,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// The head that follows from these batches, and from nothing else.
     pub(crate) fn execute(&self, batches: &[Batch]) -> Result<Draft, ExecuteError> {
         let mut draft = self.ledger.execute(batches)?;
-        if !R::ID_WITHOUT_EPOCH && self.record.epoch > 0 {
+        if !R::keeps(Rule::IdWithoutEpoch) && self.record.epoch > 0 {
             let epoch = self.record.epoch.to_be_bytes();
             draft.head.roster = tagged("mutant", &[draft.head.roster.as_bytes(), &epoch]);
             let log = draft.head.log_event(self.context.group(), self.context.genesis.kinds.log);
@@ -289,14 +290,14 @@ impl<S: Store, R: Rules> Core<S, R> {
             return Ok(());
         }
         let forced = started.forced_for(vote.height).map(|cert| cert.vote);
-        if R::VALUE_RULE && forced.is_some_and(|forced| forced.id != vote.id) {
+        if R::keeps(Rule::ValueRule) && forced.is_some_and(|forced| forced.id != vote.id) {
             return self.refuse(vote, RefuseReason::Forced, proposal.sender);
         }
         let above = self.record.prepared.is_none_or(|prepared| {
             let equal = (vote.epoch, vote.height) == (prepared.epoch, prepared.height);
             (vote.epoch, vote.height) > (prepared.epoch, prepared.height)
                 || vote == prepared
-                || (equal && !R::ONE_VOTE_PER_HEIGHT)
+                || (equal && !R::keeps(Rule::OneVotePerHeight))
         });
         if !above {
             return Ok(());
@@ -308,17 +309,17 @@ impl<S: Store, R: Rules> Core<S, R> {
         if id != vote.id {
             return self.refuse(vote, RefuseReason::OtherId, proposal.sender);
         }
-        if R::OWN_SHARE_RULE
+        if R::keeps(Rule::OwnShareRule)
             && let Some((shared, _)) = &self.record.shared
             && shared.height == vote.height
             && shared.id != vote.id
             && !forced.is_some_and(|forced| forced.id == vote.id && forced.epoch > shared.epoch)
-            && (R::ADOPTED_LOCK_FREES_NOT
+            && (R::keeps(Rule::AdoptedLockFreesNot)
                 || self.record.lock.as_ref().is_none_or(|lock| lock.vote.epoch <= shared.epoch))
         {
             return self.refuse(vote, RefuseReason::OwnShare, proposal.sender);
         }
-        if !R::ADOPTED_LOCK_BINDS_NOT
+        if !R::keeps(Rule::AdoptedLockBindsNot)
             && let Some(lock) = &self.record.lock
             && lock.vote.height == vote.height
             && lock.vote.id != vote.id

@@ -7,14 +7,14 @@ use crate::effect::{Action, After};
 use crate::limits::{CLAIM_FLUSH_MS, EPOCH_ENTRIES, EPOCH_MS, NUDGES_PER_EPOCH};
 use crate::message::{Cause, Kind};
 use crate::record::Bar;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::wire;
 
 impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn on_tick(&mut self) -> Result<(), Fatal> {
         let timeout = self.timeout();
         let due = self.repeats.due(self.now.mono_ms, timeout);
-        for (to, message) in due.into_iter().filter(|_| R::REPEATS) {
+        for (to, message) in due.into_iter().filter(|_| R::keeps(Rule::Repeats)) {
             let to: Vec<u16> = match to {
                 Some(peer) => vec![peer],
                 None => self.others().collect(),

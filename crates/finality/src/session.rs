@@ -14,7 +14,7 @@ use crate::effect::Alarm;
 use crate::message::{Body, Certificate, Certify, Kind, Msg, PrepareCert, Vote, session_id};
 use crate::repeat::Slot;
 use crate::round::Session;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::scheme::Scheme;
 use crate::wire;
 
@@ -86,7 +86,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             message.prepare().is_some_and(|p| {
                 !p.commitments.is_empty() && !self.round.used.contains(&(message.sender, p.hash))
             }) && !self.round.cheats.contains(&message.sender)
-                && (R::SESSIONS_OF_ALL_PREPARED || cert.prepares.iter().any(|p| p.sender == message.sender))
+                && (R::keeps(Rule::SessionsOfAllPrepared)
+                    || cert.prepares.iter().any(|p| p.sender == message.sender))
         };
         let able: Vec<Msg> = self.round.prepares.values().filter(fresh).cloned().collect();
         // Who was passed over and has only new commitments to show signs where it can't be done without it.
@@ -171,7 +172,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if !current || vote.height != self.next_height() {
             return self.adopt(certify.cert.clone(), message.sender);
         }
-        let leads = message.sender == self.leader() || !R::EPOCH_ENDS_SHARES;
+        let leads = message.sender == self.leader() || !R::keeps(Rule::EpochEndsShares);
         if leads && self.round.draft_of(&vote.id).is_some() {
             let session = Session {
                 vote,
@@ -183,13 +184,13 @@ impl<S: Store, R: Rules> Core<S, R> {
             };
             self.round.add_session(certify.session, session);
             if self.may_share(certify) {
-                if R::LOCK_BEFORE_SHARE && R::LOCK_FLUSHED_FIRST {
+                if R::keeps(Rule::LockBeforeShare) && R::keeps(Rule::LockFlushedFirst) {
                     self.take_lock(certify.cert.clone())?;
                 }
                 self.record.shared = Some((vote, certify.session));
                 self.durable();
                 self.out.then.push(Then::Share(certify.session));
-                if !R::LOCK_FLUSHED_FIRST {
+                if !R::keeps(Rule::LockFlushedFirst) {
                     self.out.then.push(Then::Lock(Box::new(certify.cert.clone())));
                     return Ok(());
                 }
@@ -198,12 +199,16 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.on_share(&early)?;
             }
         }
-        if R::LOCK_BEFORE_SHARE { self.adopt(certify.cert.clone(), message.sender) } else { Ok(()) }
+        if R::keeps(Rule::LockBeforeShare) {
+            self.adopt(certify.cert.clone(), message.sender)
+        } else {
+            Ok(())
+        }
     }
 
     /// Does this custodian sign in this epoch? In the own one only.
     fn signs_in(&self, epoch: u64) -> bool {
-        epoch == self.record.epoch || (!R::EPOCH_ENDS_SHARES && epoch < self.record.epoch)
+        epoch == self.record.epoch || (!R::keeps(Rule::EpochEndsShares) && epoch < self.record.epoch)
     }
 
     /// PROTOCOL 4.6, all of it.
@@ -227,7 +232,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         // What this step has done since may have made the share void: a certificate, or another epoch.
         let recorded = self.record.shared == Some((vote, id));
         let locked = self.record.lock.as_ref().is_some_and(|lock| lock.vote == vote)
-            || !(R::LOCK_BEFORE_SHARE && R::LOCK_FLUSHED_FIRST && R::EPOCH_ENDS_SHARES);
+            || !(R::keeps(Rule::LockBeforeShare)
+                && R::keeps(Rule::LockFlushedFirst)
+                && R::keeps(Rule::EpochEndsShares));
         if !recorded || !locked || !self.signs_in(vote.epoch) || vote.height != self.next_height() {
             return Ok(());
         }

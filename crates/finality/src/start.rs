@@ -9,7 +9,7 @@ use crate::effect::{Action, After, Alarm};
 use crate::message::{Answer, Kind};
 use crate::record::Bar;
 use crate::repeat::Slot;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::wire;
 
 /// How far the check at the start is.
@@ -48,7 +48,7 @@ struct Heard {
 impl Heard {
     /// Answers of those in quarantine don't count; those of others just starting count if their mark holds.
     fn counts<R: Rules>(&self) -> bool {
-        let reports = !self.quarantined || !R::QUARANTINED_DONT_REPORT;
+        let reports = !self.quarantined || !R::keeps(Rule::QuarantinedDontReport);
         reports && (!self.starting || self.intact)
     }
 }
@@ -72,7 +72,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         self.start.phase = Phase::Asking;
         self.entropy.fill_bytes(&mut self.start.nonce);
-        if !R::SEQ_STAYS_UNTIL_CHECKED {
+        if !R::keeps(Rule::SeqStaysUntilChecked) {
             self.durable();
         }
         // Before anything else, with the seq as read, unraised.
@@ -94,7 +94,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     fn intact(&self) -> bool {
         self.not_restored
             || (!self.boot.is_empty() && self.boot == self.record.boot)
-            || (!R::MARK_IS_BOOT_ID && self.record.run > 0)
+            || (!R::keeps(Rule::MarkIsBootId) && self.record.run > 0)
     }
 
     /// Another custodian starts.
@@ -120,7 +120,9 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     pub(crate) fn on_answer(&mut self, from: u16, answer: &Answer) -> Result<(), Fatal> {
-        if (answer.nonce != self.start.nonce && R::FRESH_ANSWERS) || self.start.phase == Phase::New {
+        if (answer.nonce != self.start.nonce && R::keeps(Rule::FreshAnswers))
+            || self.start.phase == Phase::New
+        {
             return Ok(());
         }
         // Nobody can be silenced by what another has signed.
@@ -140,7 +142,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.start.running()
             && let Some(shown) = highest.filter(|shown| *shown > self.record.seq)
             && self.record.bar == Bar::None
-            && R::QUARANTINE
+            && R::keeps(Rule::Quarantine)
         {
             self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
             self.record.bar = Bar::Unknown;
@@ -161,7 +163,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             return;
         }
         let shown = self.start.answers.values().filter_map(|heard| heard.highest).max().unwrap_or(0);
-        if shown > self.record.seq && self.record.bar == Bar::None && R::QUARANTINE {
+        if shown > self.record.seq && self.record.bar == Bar::None && R::keeps(Rule::Quarantine) {
             self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
             self.record.bar = Bar::Unknown;
         }
@@ -215,7 +217,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             return;
         }
         let others = self.others().count();
-        let needed = if R::HEADS_FROM_QUORUM {
+        let needed = if R::keeps(Rule::HeadsFromQuorum) {
             self.context.q().min(others)
         } else {
             others - self.context.roster.f()
@@ -233,7 +235,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         // What it holds itself can only raise the bar.
         let highest = heights.into_iter().max().unwrap_or(0).max(self.next_height());
         // H0 + 2, where H0 = next height - 1.
-        self.record.bar = Bar::Until(highest + if R::BAR_IS_TWO_AHEAD { 1 } else { 0 });
+        self.record.bar = Bar::Until(highest + if R::keeps(Rule::BarIsTwoAhead) { 1 } else { 0 });
         self.durable();
         self.repeats.clear(Slot::Question);
     }

@@ -14,7 +14,7 @@ use crate::message::{Body, Certificate, CertifiedHead, Kind, Msg, PrepareCert};
 use crate::read::batch_to_wire;
 use crate::record::{self, Bar};
 use crate::repeat::Slot;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::wire;
 use concordat_events::limits::REQUESTS_PER_HEAD;
 
@@ -307,7 +307,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             if lock.vote.epoch == vote.epoch && lock.vote.id != vote.id {
                 return Err(Fatal::Stop(Alarm::TwoLocks { epoch: vote.epoch, height: vote.height }));
             }
-            if lock.vote.epoch >= vote.epoch && R::LOCK_NEVER_FALLS {
+            if lock.vote.epoch >= vote.epoch && R::keeps(Rule::LockNeverFalls) {
                 return Ok(());
             }
         }
@@ -319,7 +319,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             // Somebody leads this epoch already, so it isn't this run; and it is open, so no grant for it is owed. One that
             // left after this lock has taken the place of an older one would hide that one.
             self.record.epoch_run = 0;
-            if !R::GRANT_SHOWS_LOCK {
+            if !R::keeps(Rule::GrantShowsLock) {
                 self.out.then.push(Then::Grant);
             }
         }
@@ -333,7 +333,9 @@ impl<S: Store, R: Rules> Core<S, R> {
             if (lock.vote.height, lock.vote.epoch) == (vote.height, vote.epoch) && lock.vote.id != vote.id {
                 return Err(Fatal::Stop(Alarm::TwoLocks { epoch: vote.epoch, height: vote.height }));
             }
-            if (vote.height, vote.epoch) <= (lock.vote.height, lock.vote.epoch) && R::LOCK_NEVER_FALLS {
+            if (vote.height, vote.epoch) <= (lock.vote.height, lock.vote.epoch)
+                && R::keeps(Rule::LockNeverFalls)
+            {
                 return Ok(());
             }
         }

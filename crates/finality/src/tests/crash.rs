@@ -3,6 +3,7 @@
 use concordat_store::memory::MemoryStore;
 
 use super::net::{Cluster, Net, definition, go};
+use crate::mutants::{Mutant, off};
 use crate::rules::{Law, Rules};
 use crate::{Alarm, Bar};
 
@@ -43,11 +44,7 @@ fn the_leader_may_crash_before_and_after_every_flush() {
     assert!(crashes >= 4, "only {crashes} of the runs crashed");
 }
 
-struct SendFirst;
-impl Rules for SendFirst {
-    type Scheme = crate::Frost;
-    const FLUSH_BEFORE_SEND: bool = false;
-}
+type SendFirst = Mutant<{ off::FLUSH_BEFORE_SEND }>;
 
 #[test]
 #[should_panic(expected = "PROTOCOL 7")]
@@ -55,11 +52,7 @@ fn swapping_flush_and_send_is_seen() {
     crash_at::<SendFirst>(2, 1_000, 1);
 }
 
-struct ForgetsVotes;
-impl Rules for ForgetsVotes {
-    type Scheme = crate::Frost;
-    const PREPARED_PERSISTS: bool = false;
-}
+type ForgetsVotes = Mutant<{ off::PREPARED_PERSISTS }>;
 
 #[test]
 #[should_panic(expected = "PROTOCOL 7: a prepare left")]
@@ -67,11 +60,7 @@ fn votes_that_are_not_kept_are_seen() {
     crash_at::<ForgetsVotes>(2, 1_000, 1);
 }
 
-struct ForgetsEpochs;
-impl Rules for ForgetsEpochs {
-    type Scheme = crate::Frost;
-    const EPOCH_PERSISTS: bool = false;
-}
+type ForgetsEpochs = Mutant<{ off::EPOCH_PERSISTS }>;
 
 #[test]
 #[should_panic(expected = "PROTOCOL 7: a grant left")]
@@ -79,11 +68,7 @@ fn epochs_that_are_not_kept_are_seen() {
     crash_at::<ForgetsEpochs>(1, 4, 1);
 }
 
-struct ForgetsLocks;
-impl Rules for ForgetsLocks {
-    type Scheme = crate::Frost;
-    const LOCK_BEFORE_SHARE: bool = false;
-}
+type ForgetsLocks = Mutant<{ off::LOCK_BEFORE_SHARE }>;
 
 #[test]
 #[should_panic(expected = "I4")]

@@ -7,11 +7,7 @@ use crate::wire;
 
 macro_rules! mutant {
     ($name:ident, $switch:ident) => {
-        struct $name;
-        impl Rules for $name {
-            type Scheme = crate::Frost;
-            const $switch: bool = false;
-        }
+        type $name = crate::mutants::Mutant<{ crate::mutants::off::$switch }>;
     };
 }
 mutant!(NoOwnShareRule, OWN_SHARE_RULE);
