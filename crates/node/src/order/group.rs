@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::delivery::{Committed, Delivery};
 use super::flusher::Flusher;
-use super::guard::{self, Identity, Reason, Refusals, Tip, WrapperCheck};
+use super::guard::{self, GuardRules, Guarded, Identity, Reason, Refusals, Tip, WrapperCheck};
 use super::lead::{self, Order};
 use super::link::{Links, Outward, RaftLink};
 use super::storage::{Log, LogStore};
@@ -28,18 +28,18 @@ use super::{Deliveries, GroupConfig, Health, OpenError, OrderError, OrderedLog, 
 use crate::limits;
 
 /// The log group of one epoch: a cheap handle, all clones of which are the same group.
-pub struct Group<Rt: AsyncRuntime, S, F, L> {
-    pub(super) shared: Arc<Shared<Rt, S, F, L>>,
+pub struct Group<Rt: AsyncRuntime, S, F, L, G = Guarded> {
+    pub(super) shared: Arc<Shared<Rt, S, F, L, G>>,
 }
 
-impl<Rt: AsyncRuntime, S, F, L> Clone for Group<Rt, S, F, L> {
+impl<Rt: AsyncRuntime, S, F, L, G> Clone for Group<Rt, S, F, L, G> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
 }
 
 /// What the handles and tasks of a group share.
-pub(super) struct Shared<Rt: AsyncRuntime, S, F, L> {
+pub(super) struct Shared<Rt: AsyncRuntime, S, F, L, G> {
     pub identity: Identity,
     pub timing: Timing,
     pub log: Arc<Log<Rt, S, F>>,
@@ -58,16 +58,17 @@ pub(super) struct Shared<Rt: AsyncRuntime, S, F, L> {
     /// Only while this custodian leads.
     orders: Option<MpscSenderOf<TC<Rt>, Order>>,
     tasks: Mutex<Vec<JoinHandleOf<TC<Rt>, ()>>>,
-    /// The leader's and followers' way out; kept so that its type is named.
-    _link: std::marker::PhantomData<fn() -> L>,
+    /// The leader's and followers' way out, and the guard's rules; kept so that their types are named.
+    _types: std::marker::PhantomData<fn() -> (L, G)>,
 }
 
-impl<Rt, S, F, L> Group<Rt, S, F, L>
+impl<Rt, S, F, L, G> Group<Rt, S, F, L, G>
 where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     /// Opens the group of `config.epoch` and returns it with the channel of its committed wrappers.
     ///
@@ -115,6 +116,7 @@ where
                     acknowledged: Mutex::default(),
                 }),
                 closing: closed.clone(),
+                rules: std::marker::PhantomData::<fn() -> G>,
             };
             let delivery = Delivery::new(epoch, out.clone(), closed);
             let settings = Arc::new(settings(&config).map_err(|why| OpenError::Core { epoch, why })?);
@@ -138,7 +140,7 @@ where
             closing,
             orders,
             tasks: Mutex::default(),
-            _link: std::marker::PhantomData,
+            _types: std::marker::PhantomData,
         });
         let group = Self { shared };
         if let Err(error) = group.start(ordered, out).await {
@@ -200,12 +202,13 @@ where
     }
 }
 
-impl<Rt, S, F, L> Shared<Rt, S, F, L>
+impl<Rt, S, F, L, G> Shared<Rt, S, F, L, G>
 where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     /// The core, while it runs.
     pub fn running(&self) -> Option<&Raft<TC<Rt>, Delivery<Rt>>> {
@@ -229,12 +232,15 @@ where
 }
 
 /// Delivers what a log without a core knows to be committed.
-async fn serve_committed<Rt, S, F, L>(shared: Arc<Shared<Rt, S, F, L>>, mut out: mpsc::Sender<Committed>)
-where
+async fn serve_committed<Rt, S, F, L, G>(
+    shared: Arc<Shared<Rt, S, F, L, G>>,
+    mut out: mpsc::Sender<Committed>,
+) where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     use openraft::async_runtime::watch::WatchReceiver;
     let epoch = shared.identity.epoch;
@@ -262,12 +268,13 @@ where
     }
 }
 
-impl<Rt, S, F, L> OrderedLog for Group<Rt, S, F, L>
+impl<Rt, S, F, L, G> OrderedLog for Group<Rt, S, F, L, G>
 where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     async fn append(&self, entry: Bytes) -> Result<(), OrderError> {
         let Identity { epoch, me, leader } = self.shared.identity;

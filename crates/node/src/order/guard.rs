@@ -5,6 +5,7 @@
 //! nothing is altered. The leader leads in one process run and its log only grows, so no honest append ever cuts a
 //! follower's log: every cut is refused, whether the batch was prepared or not.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +13,18 @@ use tokio::sync::watch;
 
 use super::wire::{Append, AppendReply, Ask, AskReply, At, Content, Item, Malformed};
 use crate::limits;
+
+/// The guard, in or out. Tests take it out, to see what each of openraft's weaknesses does without it.
+pub trait GuardRules: Send + Sync + 'static {
+    /// Requests and replies are checked before openraft sees them.
+    const CHECKS: bool = true;
+}
+
+/// The guard stands. A custodian's groups are of no other type.
+#[derive(Clone, Copy, Debug)]
+pub enum Guarded {}
+
+impl GuardRules for Guarded {}
 
 /// Checks wrappers for the guard: signature of the epoch's leader, chain, number, form.
 pub trait WrapperCheck: Send + Sync + 'static {
@@ -132,8 +145,8 @@ pub enum Reason {
         /// What the check said.
         why: String,
     },
-    /// It calls an entry committed that the log doesn't hold there.
-    #[error("it commits entry {index} of term {term}, which is not what the log holds")]
+    /// It calls an entry committed that can't stand there: the log holds another, or entries that it can't follow.
+    #[error("it commits entry {index} of term {term}, which is not what the log holds or can come to hold")]
     Commit {
         /// The index.
         index: u64,
@@ -276,6 +289,31 @@ pub struct Tip {
     pub wrappers: u64,
     /// The last wrapper's hash.
     pub hash: Option<[u8; 32]>,
+    /// The last entry that the leader called committed, while the log doesn't reach it.
+    pub claimed: Option<At>,
+}
+
+impl Tip {
+    /// What is called committed beyond the end of the log once `committed` is, too. A leader may well say so of what it
+    /// hasn't sent yet. But openraft applies up to there whatever comes, so it must be able to stand there.
+    fn claim(&self, committed: Option<At>) -> Result<Option<At>, Reason> {
+        let ahead = |at: &At| self.last.is_none_or(|last| at.index > last.index);
+        let before = self.claimed.filter(ahead);
+        let Some(now) = committed.filter(ahead) else { return Ok(before) };
+        if [self.last, before].into_iter().flatten().any(|other| !one_log(other, now)) {
+            return Err(Reason::Commit { index: now.index, term: now.term });
+        }
+        Ok(before.max(Some(now)))
+    }
+}
+
+/// Can both be entries of one log? Its terms never fall.
+fn one_log(a: At, b: At) -> bool {
+    match a.index.cmp(&b.index) {
+        Ordering::Less => a.term <= b.term,
+        Ordering::Equal => a.term == b.term,
+        Ordering::Greater => a.term >= b.term,
+    }
 }
 
 /// What the guard looks up in the log it guards.
@@ -366,8 +404,8 @@ impl Identity {
         let cut = |index| Reason::Cut { index, prepared: log.position(index) < prepared };
         if let Some(previous) = append.previous {
             if previous.index >= end {
-                // It doesn't join on; openraft answers so and takes nothing.
-                return Ok(tip);
+                // It doesn't join on; openraft answers so and takes nothing but the commit.
+                return Ok(Tip { claimed: tip.claim(append.committed)?, ..tip });
             }
             if log.item(previous.index)?.map(|item| item.at) != Some(previous) {
                 return Err(cut(previous.index));
@@ -381,6 +419,9 @@ impl Identity {
                     return Err(self.differs(&own, item, check, log).unwrap_or_else(|| cut(item.at.index)));
                 }
                 continue;
+            }
+            if let Some(claimed) = tip.claimed.filter(|claimed| !one_log(*claimed, item.at)) {
+                return Err(Reason::Commit { index: claimed.index, term: claimed.term });
             }
             match &item.content {
                 Content::Members(_) => return Err(Reason::Membership { index: item.at.index }),
@@ -403,6 +444,7 @@ impl Identity {
                 return Err(Reason::Commit { index: committed.index, term: committed.term });
             }
         }
+        after.claimed = after.claim(append.committed)?;
         Ok(after)
     }
 

@@ -18,7 +18,7 @@ use openraft::{AsyncRuntime, ServerState};
 use super::OrderError;
 use super::flusher::Flusher;
 use super::group::Shared;
-use super::guard::{self, Reason};
+use super::guard::{self, GuardRules, Reason};
 use super::link::RaftLink;
 use super::types::{TC, Wrapper};
 use super::wire::{At, Content, Item, Vote};
@@ -38,12 +38,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Asks for votes until this custodian leads, and again should it not: a core whose peers were unreachable stays a
 /// candidate for ever by itself. Ends with the group.
-pub(super) async fn campaign<Rt, S, F, L>(shared: Arc<Shared<Rt, S, F, L>>)
+pub(super) async fn campaign<Rt, S, F, L, G>(shared: Arc<Shared<Rt, S, F, L, G>>)
 where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     let mut closing = shared.closing.subscribe();
     // Often enough that an epoch starts soon after its members, seldom enough that a term isn't wasted on each.
@@ -59,7 +60,7 @@ where
         let Ok((leads, term)) = asked else { return };
         if leads {
             pause = shared.timing.leader_timeout;
-        } else if term >= limits::MAX_TERM || raft.trigger().elect(false).await.is_err() {
+        } else if (G::CHECKS && term >= limits::MAX_TERM) || raft.trigger().elect(false).await.is_err() {
             // Nobody would take a higher term: the epoch has failed, complaints end it.
             return;
         }
@@ -69,12 +70,13 @@ where
 }
 
 /// Feeds orders to Raft in their order, many at a time, each group only once the one before stands in the log.
-pub(super) async fn append_orders<Rt, S, F, L>(shared: Arc<Shared<Rt, S, F, L>>, mut orders: Orders<Rt>)
+pub(super) async fn append_orders<Rt, S, F, L, G>(shared: Arc<Shared<Rt, S, F, L, G>>, mut orders: Orders<Rt>)
 where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     let epoch = shared.identity.epoch;
     let mut closing = shared.closing.subscribe();
@@ -111,12 +113,13 @@ where
 }
 
 /// Takes out what doesn't continue the own chain: a wrapper out of place would end the epoch.
-async fn check<Rt, S, F, L>(shared: &Shared<Rt, S, F, L>, group: Vec<Order>) -> Vec<Order>
+async fn check<Rt, S, F, L, G>(shared: &Shared<Rt, S, F, L, G>, group: Vec<Order>) -> Vec<Order>
 where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     let mut tip = shared.tip.lock().await;
     let mut passed = Vec::with_capacity(group.len());
@@ -143,12 +146,13 @@ where
 }
 
 /// Writes a group of orders and returns once they stand in the own log. Waits while no majority answers.
-async fn hand_over<Rt, S, F, L>(shared: &Shared<Rt, S, F, L>, group: &[Order]) -> Result<(), OrderError>
+async fn hand_over<Rt, S, F, L, G>(shared: &Shared<Rt, S, F, L, G>, group: &[Order]) -> Result<(), OrderError>
 where
     Rt: AsyncRuntime,
     S: Store,
     F: Flusher,
     L: RaftLink,
+    G: GuardRules,
 {
     let epoch = shared.identity.epoch;
     let mut closing = shared.closing.subscribe();

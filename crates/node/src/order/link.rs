@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::{SnapshotOf, VoteOf, WatchReceiverOf};
 use openraft::{AnyError, AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
-use super::guard::{self, Reason, Refusals, SentAppend};
+use super::guard::{self, GuardRules, Reason, Refusals, SentAppend};
 use super::types::{Ballot, LogId, TC};
 use super::wire::{Append, AppendReply, Ask, AskReply, At, Item};
 
@@ -74,26 +75,29 @@ impl<L> Outward<L> {
 }
 
 /// Makes openraft's connections.
-pub(super) struct Links<Rt: AsyncRuntime, L> {
+pub(super) struct Links<Rt: AsyncRuntime, L, G> {
     pub shared: Arc<Outward<L>>,
     pub closing: WatchReceiverOf<TC<Rt>, bool>,
+    pub rules: PhantomData<fn() -> G>,
 }
 
 /// openraft's connection to one peer.
-pub(super) struct Connection<Rt: AsyncRuntime, L> {
+pub(super) struct Connection<Rt: AsyncRuntime, L, G> {
     peer: Result<u16, u64>,
     shared: Arc<Outward<L>>,
     closing: WatchReceiverOf<TC<Rt>, bool>,
+    rules: PhantomData<fn() -> G>,
 }
 
-impl<Rt: AsyncRuntime, L: RaftLink> RaftNetworkFactory<TC<Rt>> for Links<Rt, L> {
-    type Network = Connection<Rt, L>;
+impl<Rt: AsyncRuntime, L: RaftLink, G: GuardRules> RaftNetworkFactory<TC<Rt>> for Links<Rt, L, G> {
+    type Network = Connection<Rt, L, G>;
 
-    async fn new_client(&mut self, target: u64, _node: &()) -> Connection<Rt, L> {
+    async fn new_client(&mut self, target: u64, _node: &()) -> Connection<Rt, L, G> {
         Connection {
             peer: u16::try_from(target).map_err(|_| target),
             shared: self.shared.clone(),
             closing: self.closing.clone(),
+            rules: PhantomData,
         }
     }
 }
@@ -106,7 +110,7 @@ fn unreachable<C: openraft::RaftTypeConfig>(why: impl std::fmt::Display) -> RPCE
     RPCError::Unreachable(Unreachable::new(&AnyError::error(why)))
 }
 
-impl<Rt: AsyncRuntime, L: RaftLink> Connection<Rt, L> {
+impl<Rt: AsyncRuntime, L: RaftLink, G: GuardRules> Connection<Rt, L, G> {
     /// Nothing leaves a group that ended.
     fn peer(&self) -> Result<u16, RPCError<TC<Rt>>> {
         if *self.closing.borrow_watched() {
@@ -134,7 +138,7 @@ impl<Rt: AsyncRuntime, L: RaftLink> Connection<Rt, L> {
     }
 }
 
-impl<Rt: AsyncRuntime, L: RaftLink> RaftNetworkV2<TC<Rt>> for Connection<Rt, L> {
+impl<Rt: AsyncRuntime, L: RaftLink, G: GuardRules> RaftNetworkV2<TC<Rt>> for Connection<Rt, L, G> {
     type SnapshotData = ();
 
     async fn append_entries(
@@ -153,7 +157,9 @@ impl<Rt: AsyncRuntime, L: RaftLink> RaftNetworkV2<TC<Rt>> for Connection<Rt, L> 
         let sent = SentAppend::of(&append);
         let reply = self.call(peer, self.shared.link.append(peer, append.encode())).await?;
         let reply = AppendReply::parse(reply).map_err(|error| self.refuse(peer, error.into()))?;
-        sent.reply(&reply, self.shared.acknowledged(peer)).map_err(|reason| self.refuse(peer, reason))?;
+        if G::CHECKS {
+            sent.reply(&reply, self.shared.acknowledged(peer)).map_err(|reason| self.refuse(peer, reason))?;
+        }
         match reply {
             AppendReply::Success => {
                 if let Some(last) = sent.last() {
@@ -184,7 +190,9 @@ impl<Rt: AsyncRuntime, L: RaftLink> RaftNetworkV2<TC<Rt>> for Connection<Rt, L> 
         };
         let reply = self.call(peer, self.shared.link.vote(peer, ask.encode())).await?;
         let reply = AskReply::parse(reply).map_err(|error| self.refuse(peer, error.into()))?;
-        guard::ask_reply(&ask, &reply).map_err(|reason| self.refuse(peer, reason))?;
+        if G::CHECKS {
+            guard::ask_reply(&ask, &reply).map_err(|reason| self.refuse(peer, reason))?;
+        }
         Ok(VoteResponse::new(Ballot::from(reply.vote), reply.last.map(LogId::from), reply.granted))
     }
 

@@ -30,7 +30,7 @@ use futures::channel::mpsc;
 pub use delivery::Committed;
 pub use flusher::{FlushFailed, Flusher, InlineFlusher, ThreadFlusher};
 pub use group::Group;
-pub use guard::{Reason, Refused, WrapperCheck};
+pub use guard::{GuardRules, Guarded, Reason, Refused, WrapperCheck};
 pub use intake::IntakeError;
 pub use link::{LinkError, RaftLink};
 pub use openraft::AsyncRuntime;

@@ -4,6 +4,7 @@ mod byzantine;
 mod log_suite;
 mod rules;
 mod stories;
+mod weaknesses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use super::*;
 
 pub type Store = Arc<MemoryStore>;
-pub type TestGroup<Rt> = Group<Rt, Store, Arc<InlineFlusher<Store>>, Link<Rt>>;
+pub type TestGroup<Rt, G = Guarded> = Group<Rt, Store, Arc<InlineFlusher<Store>>, Link<Rt, G>, G>;
 
 /// A runtime of these tests. Where a claim is about silence over a time, that time passes in the simulated one only: tests
 /// wait for what happens, never for a clock on a wall.
@@ -42,10 +43,15 @@ impl Clock for TokioRuntime {
     }
 }
 
+/// A reply to a request, which is one for a vote or an append.
+pub type Lie = Arc<dyn Fn(&Bytes, bool) -> Bytes + Send + Sync>;
+
 /// All groups of a test, by epoch and custodian, and who is cut off.
-pub struct Net<Rt: AsyncRuntime> {
-    pub groups: Mutex<BTreeMap<(u64, u16), TestGroup<Rt>>>,
+pub struct Net<Rt: AsyncRuntime, G = Guarded> {
+    pub groups: Mutex<BTreeMap<(u64, u16), TestGroup<Rt, G>>>,
     pub cut: Mutex<BTreeSet<u16>>,
+    /// One who answers whatever the test wants.
+    pub liar: Mutex<Option<(u16, Lie)>>,
     /// How many requests were sent, lost ones too.
     pub sent: watch::Sender<u64>,
     /// Requests that arrived, as (epoch, from, to).
@@ -56,22 +62,34 @@ pub struct Net<Rt: AsyncRuntime> {
 const HOP: Duration = Duration::from_millis(1);
 
 /// A custodian's way to the others.
-pub struct Link<Rt: AsyncRuntime> {
-    pub net: Arc<Net<Rt>>,
+pub struct Link<Rt: AsyncRuntime, G = Guarded> {
+    pub net: Arc<Net<Rt, G>>,
     pub me: u16,
 }
 
-impl<Rt: Clock> Link<Rt> {
+impl<Rt: Clock, G: GuardRules> Link<Rt, G> {
     async fn carry(&self, peer: u16, request: Bytes, vote: bool) -> Result<Bytes, LinkError> {
         let lost = |why: &str| LinkError { peer, why: why.into() };
         self.net.sent.send_modify(|count| *count += 1);
         Rt::pass(HOP).await;
-        let cut = |net: &Net<Rt>| {
+        let cut = |net: &Net<Rt, G>| {
             let cut = net.cut.lock().unwrap();
             cut.contains(&self.me) || cut.contains(&peer)
         };
         if cut(&self.net) {
             return Err(lost("cut off"));
+        }
+        let lie = self
+            .net
+            .liar
+            .lock()
+            .unwrap()
+            .as_ref()
+            .filter(|(liar, _)| *liar == peer)
+            .map(|(_, lie)| lie.clone());
+        if let Some(lie) = lie {
+            Rt::pass(HOP).await;
+            return Ok(lie(&request, vote));
         }
         let epoch = epoch_of(&request).map_err(|e| lost(&e.to_string()))?;
         let group =
@@ -90,7 +108,7 @@ impl<Rt: Clock> Link<Rt> {
     }
 }
 
-impl<Rt: Clock> RaftLink for Link<Rt> {
+impl<Rt: Clock, G: GuardRules> RaftLink for Link<Rt, G> {
     async fn append(&self, peer: u16, request: Bytes) -> Result<Bytes, LinkError> {
         self.carry(peer, request, false).await
     }
@@ -161,17 +179,25 @@ pub fn fast() -> Timing {
 }
 
 /// Custodians 1 to n, each with a store that outlives its groups.
-pub struct Cluster<Rt: AsyncRuntime> {
-    pub net: Arc<Net<Rt>>,
+pub struct Cluster<Rt: AsyncRuntime, G = Guarded> {
+    pub net: Arc<Net<Rt, G>>,
     pub stores: BTreeMap<u16, Store>,
     pub check: Arc<Chained>,
 }
 
 impl<Rt: Clock> Cluster<Rt> {
     pub fn new(n: u16) -> Self {
+        Self::of(n)
+    }
+}
+
+impl<Rt: Clock, G: GuardRules> Cluster<Rt, G> {
+    /// With the guard in or out.
+    pub fn of(n: u16) -> Self {
         let net = Net {
             groups: Mutex::default(),
             cut: Mutex::default(),
+            liar: Mutex::default(),
             sent: watch::Sender::new(0),
             arrived: Mutex::default(),
         };
@@ -187,7 +213,7 @@ impl<Rt: Clock> Cluster<Rt> {
         GroupConfig { epoch, me, leader, members, lead: true, timing: fast() }
     }
 
-    pub async fn open_with(&self, config: GroupConfig) -> Result<(TestGroup<Rt>, Deliveries), OpenError> {
+    pub async fn open_with(&self, config: GroupConfig) -> Result<(TestGroup<Rt, G>, Deliveries), OpenError> {
         let (epoch, me) = (config.epoch, config.me);
         let store = self.stores[&me].clone();
         let flusher = Arc::new(InlineFlusher::new(store.clone()));
@@ -197,17 +223,22 @@ impl<Rt: Clock> Cluster<Rt> {
         Ok((group, deliveries))
     }
 
-    pub async fn open(&self, epoch: u64, me: u16, leader: u16) -> (TestGroup<Rt>, Deliveries) {
+    pub async fn open(&self, epoch: u64, me: u16, leader: u16) -> (TestGroup<Rt, G>, Deliveries) {
         self.open_with(self.config(epoch, me, leader)).await.unwrap()
     }
 
     /// Everybody's group of `epoch`, led by `leader`.
-    pub async fn open_all(&self, epoch: u64, leader: u16) -> BTreeMap<u16, (TestGroup<Rt>, Deliveries)> {
+    pub async fn open_all(&self, epoch: u64, leader: u16) -> BTreeMap<u16, (TestGroup<Rt, G>, Deliveries)> {
         let mut all = BTreeMap::new();
         for me in self.stores.keys().copied() {
             all.insert(me, self.open(epoch, me, leader).await);
         }
         all
+    }
+
+    /// `peer` answers what the test wants from now on.
+    pub fn lies(&self, peer: u16, lie: impl Fn(&Bytes, bool) -> Bytes + Send + Sync + 'static) {
+        *self.net.liar.lock().unwrap() = Some((peer, Arc::new(lie)));
     }
 
     pub fn cut(&self, me: u16) {

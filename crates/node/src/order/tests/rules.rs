@@ -65,6 +65,13 @@ fn an_honest_log_passes_in_any_cut_and_any_repetition() {
                 if to == full.len() {
                     assert_eq!(tip, end);
                 }
+                // A leader commits what the others acknowledged, sent or not.
+                for committed in &full {
+                    let request =
+                        append(Some(full[from - 1].at), full[from..to].to_vec(), Some(committed.at));
+                    let claimed = Some(committed.at).filter(|at| at.index as usize >= to.max(held));
+                    assert_eq!(judge(&full[..held], &request), Ok(Tip { claimed, ..expected }));
+                }
             }
         }
     }
@@ -127,6 +134,50 @@ proptest! {
         let _ = AppendReply::parse(bytes.clone());
         let _ = AskReply::parse(bytes);
     }
+}
+
+#[test]
+fn what_is_called_committed_must_be_able_to_stand_there() {
+    let chain = chain(4, 4);
+    let held = log(&chain[..2]);
+    let check = Chained::default();
+    let tip = walk(Tip::default(), 4, &held, &check).unwrap();
+    let say = |tip, previous: At, items: Vec<Item>, committed| {
+        let request = Append {
+            vote: Vote { term: 9, node: 1, committed: true },
+            ..append(Some(previous), items, committed)
+        };
+        ME.append(1, &request)?;
+        ME.append_to(&request, tip, 0, &check, &Items(held.clone()))
+    };
+    let last = at(1, 3);
+    let next = |term, index: u64| {
+        let bytes = chain[index as usize - 2].clone();
+        Item { at: at(term, index), content: Content::Wrapper(bytes) }
+    };
+    // Ahead of what is sent, and whatever of it comes next.
+    let claimed = say(tip, last, vec![], Some(at(2, 6))).unwrap();
+    assert_eq!(claimed.claimed, Some(at(2, 6)));
+    for item in [next(1, 4), next(2, 4)] {
+        assert_eq!(say(claimed, last, vec![item], None).unwrap().claimed, Some(at(2, 6)));
+    }
+    let torn = |index, term| Err(Reason::Commit { index, term });
+    assert_eq!(say(claimed, last, vec![next(3, 4)], None), torn(6, 2));
+    // Claims among themselves, also in a message that finds no place.
+    for previous in [last, at(2, 20)] {
+        assert_eq!(say(claimed, previous, vec![], Some(at(3, 5))), torn(5, 3));
+        assert_eq!(say(claimed, previous, vec![], Some(at(3, 6))), torn(6, 3));
+        assert_eq!(say(claimed, previous, vec![], Some(at(1, 7))), torn(7, 1));
+        assert_eq!(say(claimed, previous, vec![], Some(at(2, 5))).unwrap().claimed, Some(at(2, 6)));
+        assert_eq!(say(claimed, previous, vec![], Some(at(3, 7))).unwrap().claimed, Some(at(3, 7)));
+    }
+    // Beyond the end and of a term that is over.
+    assert_eq!(say(tip, last, vec![], Some(at(0, 4))), torn(4, 0));
+    assert_eq!(say(tip, last, vec![next(5, 4)], Some(at(3, 10))), torn(10, 3));
+    // Once the log is there, the claim is settled.
+    let exact = say(tip, last, vec![], Some(at(2, 4))).unwrap();
+    assert_eq!(say(exact, last, vec![next(1, 4)], None), torn(4, 2));
+    assert_eq!(say(exact, last, vec![next(2, 4)], None).unwrap().claimed, None);
 }
 
 #[test]
