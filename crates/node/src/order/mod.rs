@@ -17,6 +17,7 @@ pub mod guard;
 mod intake;
 mod lead;
 mod link;
+mod refusal;
 mod storage;
 mod types;
 pub mod wire;
