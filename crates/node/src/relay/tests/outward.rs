@@ -295,3 +295,27 @@ fn a_failed_flush_ends_it() {
         assert_eq!(link.most_sent(), 0);
     });
 }
+
+/// A process that ended without a power loss: what it wrote last can be read, and isn't durable.
+#[test]
+fn what_an_earlier_run_left_is_flushed_before_it_is_published() {
+    let parcels = parcels(1);
+    SimRuntime::with_seed(1).block_on(async {
+        let store = Arc::new(MemoryStore::new());
+        let mut written = Outbox::<MemoryStore>::enqueue(0, &parcels[0].events);
+        written.put(*b"n/outbox", 0_u64.to_be_bytes());
+        store.apply(written).unwrap();
+        let early = Arc::new(AtomicU64::new(0));
+        let (disk, counted) = (store.clone(), early.clone());
+        let on_publish = move |_: &ValidEvent| {
+            counted.fetch_add(u64::from(disk.snapshot().size() == 0), Ordering::SeqCst);
+        };
+        let link = Arc::new(Scripted::new(1, RELAY_DEADLINE, Box::new(on_publish)));
+        let flusher = slow(&store, Duration::from_millis(3));
+        let (outward, _port) = Way::<Law>::new(store.clone(), flusher, link.clone(), policy_of(1, 1));
+        outward.catch_up_parcels::<StoreError>(Some(0), |_| Ok(None)).await.unwrap();
+        let mut status = outward.status();
+        beside(outward.run(), published(&mut status, &store, 1)).await.unwrap();
+        assert_eq!((early.load(Ordering::SeqCst), link.most_sent()), (0, 1));
+    });
+}
