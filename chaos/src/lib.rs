@@ -4,10 +4,15 @@
 //! randomness; a seed names one run, and the same seed gives the same run. Refuses: to be part of a custodian: no crate of the
 //! program depends on this one.
 //!
-//! * [`sim`]: whole custodians in virtual time; [`invariants`]: what must hold after every step;
-//! * [`cluster`]: the custodians' keys; [`commands`]: the command line.
+//! * `sim`: whole custodians in virtual time; [`check`]: every state of a small cluster;
+//! * [`invariants`]: what must hold after every step; [`standin`]: signatures that may be copied;
+//! * `cluster`: the custodians' keys; [`commands`]: the command line.
 
+pub mod check;
+#[cfg(feature = "sim")]
 pub mod cluster;
 pub mod commands;
 pub mod invariants;
+#[cfg(feature = "sim")]
 pub mod sim;
+pub mod standin;

@@ -16,15 +16,22 @@ struct Args {
 /// One file per command.
 #[derive(Subcommand)]
 enum Command {
+    /// Explores every state of a small cluster.
+    Check(commands::check::Check),
     /// Runs whole custodians in virtual time, one run per seed.
+    #[cfg(feature = "sim")]
     Sim(commands::sim::Sim),
     /// Steps through the event log of a run.
+    #[cfg(feature = "sim")]
     Replay(commands::replay::Replay),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
+        Command::Check(check) => check.run(),
+        #[cfg(feature = "sim")]
         Command::Sim(sim) => sim.run(),
+        #[cfg(feature = "sim")]
         Command::Replay(replay) => replay.run(),
     };
     done.unwrap_or_else(|error| {

@@ -1,4 +1,7 @@
 //! The commands, one file each.
 
+pub mod check;
+#[cfg(feature = "sim")]
 pub mod replay;
+#[cfg(feature = "sim")]
 pub mod sim;

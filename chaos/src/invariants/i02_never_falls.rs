@@ -7,7 +7,7 @@ use concordat_finality::Context;
 use super::{Invariant, Moment, Seen};
 
 /// See the module's header.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct NeverFalls {
     heights: BTreeMap<u16, u64>,
 }

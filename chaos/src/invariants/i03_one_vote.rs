@@ -9,7 +9,7 @@ use concordat_finality::message::Body;
 use super::{Invariant, Moment, Seen};
 
 /// See the module's header.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct OneVote {
     votes: BTreeMap<(u16, u64, u64), Hash>,
 }

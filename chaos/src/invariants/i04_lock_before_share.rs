@@ -7,7 +7,7 @@ use concordat_finality::record::{RECORD, glance, height_key};
 use super::{Invariant, Moment, Seen};
 
 /// See the module's header.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct LockBeforeShare;
 
 impl Invariant for LockBeforeShare {

@@ -10,7 +10,7 @@ use concordat_finality::message::Body;
 use super::{Invariant, Moment, Seen};
 
 /// See the module's header.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct NonceOnce {
     /// The hash of each signer's commitments in a session.
     sessions: BTreeMap<Hash, BTreeMap<u16, Hash>>,

@@ -8,7 +8,7 @@ use concordat_finality::message::Body;
 use super::{Invariant, Moment, Seen};
 
 /// See the module's header.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct GrantShowsLock {
     /// The epochs in which a custodian gave a share at a height.
     shared: BTreeMap<(u16, u64), Vec<u64>>,

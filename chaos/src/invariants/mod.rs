@@ -109,3 +109,32 @@ impl Watch {
         })
     }
 }
+
+/// The invariants that one custodian's own history shows. It may be copied with the custodian, and outlives its crashes.
+#[derive(Clone, Default)]
+pub struct OwnWatch {
+    never_falls: i02_never_falls::NeverFalls,
+    one_vote: i03_one_vote::OneVote,
+    lock_before_share: i04_lock_before_share::LockBeforeShare,
+    nonce_once: i05_nonce_once::NonceOnce,
+    grant_shows_lock: i08_grant_shows_lock::GrantShowsLock,
+    written_before_sent: p07_written_before_sent::WrittenBeforeSent,
+}
+
+impl OwnWatch {
+    /// As [`Watch::see`].
+    pub fn see(&mut self, context: &Context, moment: &Moment<'_>) -> Option<Violation> {
+        let all: [&mut dyn Invariant; 6] = [
+            &mut self.never_falls,
+            &mut self.one_vote,
+            &mut self.lock_before_share,
+            &mut self.nonce_once,
+            &mut self.grant_shows_lock,
+            &mut self.written_before_sent,
+        ];
+        all.into_iter().find_map(|invariant| {
+            let message = invariant.see(context, moment).err()?;
+            Some(Violation { invariant: invariant.name(), message })
+        })
+    }
+}

@@ -7,7 +7,7 @@ use concordat_finality::record::{Glance, RECORD, glance, height_key};
 use super::{Invariant, Moment, Seen};
 
 /// See the module's header.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct WrittenBeforeSent;
 
 impl Invariant for WrittenBeforeSent {

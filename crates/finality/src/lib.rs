@@ -10,6 +10,7 @@ mod change;
 pub mod context;
 mod core;
 pub mod decider;
+mod digest;
 pub mod effect;
 mod epoch;
 pub mod evidence;

@@ -83,7 +83,7 @@ pub enum Body {
 }
 
 /// A head in the votes of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vote {
     /// The epoch.
     pub epoch: u64,

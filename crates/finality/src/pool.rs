@@ -218,6 +218,14 @@ impl Pool {
         self.own.first().copied()
     }
 
+    /// What an explorer tells states apart by: what waits and what is ordered, not since when.
+    pub(crate) fn digest(&self) -> Vec<(Hash, u8)> {
+        let waiting = self.waiting.iter().map(|(id, waiting)| (*id, waiting.ordered.into()));
+        let mut parts: Vec<(Hash, u8)> = waiting.chain(self.early.iter().map(|id| (*id, 2))).collect();
+        parts.sort_unstable();
+        parts
+    }
+
     /// Requests, oldest own ones first, at most `limit`.
     pub fn own(&self, limit: usize) -> Vec<ValidEvent> {
         self.own.iter().take(limit).filter_map(|(_, id)| self.get(id).cloned()).collect()
