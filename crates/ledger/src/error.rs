@@ -4,7 +4,7 @@ use concordat_events::Hash;
 use concordat_events::limits::{BATCH_BYTES, BATCHES_PER_HEAD, MAX_INTEGER, REQUESTS_PER_HEAD};
 use concordat_store::StoreError;
 
-use crate::limits::LEAF_BYTES;
+use crate::limits::{CHUNK_BYTES, CHUNK_LEAVES};
 
 /// Why a ledger can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -59,29 +59,63 @@ pub enum ExecuteError {
     Store(#[from] StoreError),
 }
 
-/// Why a state can't be restored from its leaves.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// The leaves aren't those of this head.
+/// Why a chunk of state is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// It isn't the one that comes next.
+    #[error("the chunk doesn't begin where the last one ended")]
+    Place,
+    /// Larger than any.
     #[error(
-        "the leaves have root {got}, the certified head names {expected}: fetch them again, from another custodian"
+        "a chunk of {leaves} leaves and {bytes} bytes; at most {CHUNK_LEAVES} and {CHUNK_BYTES} are taken"
+    )]
+    TooLarge {
+        /// Its leaves.
+        leaves: usize,
+        /// Their size.
+        bytes: usize,
+    },
+    /// A leaf out of order, twice, or from elsewhere.
+    #[error("the chunk holds a leaf that has no place in it")]
+    Stray,
+    /// A leaf is missing, changed or too many.
+    #[error(
+        "the chunk leads to root {got}, the certified head's is {expected}: fetch it from another custodian"
     )]
     Root {
-        /// Root of the leaves.
+        /// Where it leads.
         got: Hash,
         /// What the head says.
         expected: Hash,
     },
-    /// A leaf larger than any.
-    #[error("a leaf of {got} bytes; none has more than {LEAF_BYTES}")]
-    TooLarge {
-        /// Its size with its key.
-        got: usize,
+}
+
+/// Why a state that was taken in can't become the certified one.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It isn't this head's.
+    #[error("the state has root {got}, the certified head names {expected}")]
+    Root {
+        /// Its root.
+        got: Hash,
+        /// What the head says.
+        expected: Hash,
     },
-    /// The store has a state already.
-    #[error("the store holds a certified state already; restore into an empty one")]
-    NotEmpty,
-    /// The genesis doesn't fit to build or head.
+    /// A chunk is missing.
+    #[error("the chunk at {next} is missing")]
+    Incomplete {
+        /// Where it begins.
+        next: Hash,
+    },
+    /// A certified height never falls.
+    #[error("the state of height {height}, where {next} comes next here")]
+    Stale {
+        /// Its height.
+        height: u64,
+        /// The height to be certified next.
+        next: u64,
+    },
+    /// The head isn't of this cluster.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The store failed.

@@ -91,14 +91,14 @@ fn finish<S: Store>(
 ) -> Result<Draft, ExecuteError> {
     let due = work.take_due(content.time_ms, content.first, MESSAGES_PER_HEAD - 1)?;
     work.write_back()?;
-    let changes = work
-        .over
-        .writes
-        .iter()
-        .filter_map(|(key, value)| {
-            keys::leaf_of(key).map(|leaf| (tree::place(leaf), value.as_deref().map(tree::value_hash)))
-        })
-        .collect();
+    let (mut changes, mut places) = (Vec::new(), Vec::new());
+    for (key, value) in &work.over.writes {
+        let Some(leaf) = keys::leaf_of(key) else { continue };
+        let place = tree::place(leaf);
+        changes.push((place, value.as_deref().map(tree::value_hash)));
+        places.push((keys::placed(&place), value.as_ref().map(|_| leaf.to_vec())));
+    }
+    work.over.writes.extend(places);
     let state_root = tree::update(&mut work.over, changes)?;
     let hashes: Vec<Hash> = content.batches.iter().map(Batch::hash).collect();
     let count = |batch: &Batch| (batch.time_ms, u32::try_from(batch.requests.len()).unwrap_or(u32::MAX));

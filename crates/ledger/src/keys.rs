@@ -12,6 +12,8 @@ const LEAVES: u8 = b'v';
 const TIMERS: u8 = b'w';
 /// Index of `source` filters: kind and author, then machine.
 const SOURCES: u8 = b's';
+/// Index of places in the state tree: place, then the leaf's key as its value.
+const PLACES: u8 = b'p';
 /// The certified head.
 pub(crate) const TIP: &[u8] = b"tip";
 
@@ -68,6 +70,24 @@ pub(crate) fn leaf(key: &[u8]) -> Vec<u8> {
 /// The leaf key in a store key.
 pub(crate) fn leaf_of(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(&[LEAVES])
+}
+
+/// Where the key of the leaf at a place is noted.
+pub(crate) fn placed(place: &Hash) -> Vec<u8> {
+    [PLACE_PREFIX, place.as_bytes()].concat()
+}
+
+/// What the entries of the index of places begin with.
+pub(crate) const PLACE_PREFIX: &[u8] = &[PLACES];
+
+/// The place of an entry of that index.
+pub(crate) fn place_of(key: &[u8]) -> Option<Hash> {
+    Hash::from_slice(key.strip_prefix(PLACE_PREFIX)?)
+}
+
+/// Is this key part of the state that others ask for: tree, leaves, places?
+pub(crate) fn is_state(key: &[u8]) -> bool {
+    key.first().is_some_and(|first| [LEAVES, PLACES, crate::tree::NODES].contains(first))
 }
 
 /// What timer keys begin with.

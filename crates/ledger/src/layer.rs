@@ -8,8 +8,14 @@ use std::ops::Bound;
 
 use concordat_store::{Entry, Order, Store, StoreError, WriteBatch, after_prefix};
 
-/// What all keys of a ledger in the store begin with: the record of `finality` and the Raft logs lie beside it.
-pub(crate) const ROOM: &[u8] = b"ledger/";
+use crate::limits::FROZEN_BYTES;
+
+/// What all keys of a state in the store begin with: the record of `finality` and the Raft logs lie beside it. There are two
+/// rooms, so that another state is complete before it takes the place of this one.
+const ROOMS: [&[u8]; 2] = [b"ledger/", b"ledger2/"];
+
+/// Says which room holds the certified state; the first, where it isn't there.
+const ROOM: &[u8] = b"ledger.room";
 
 /// Writes of one layer; `None` removes.
 pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -65,23 +71,127 @@ pub(crate) struct Certified<S> {
     store: S,
     /// Newest write per key and the height that made it.
     installed: BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>,
+    /// Which of the two rooms it lies in.
+    room: usize,
+    /// What the state held at an earlier head, where it has changed since.
+    frozen: Option<Frozen>,
+}
+
+/// A state that others fetch while it goes on changing.
+#[derive(Clone, Debug)]
+struct Frozen {
+    height: u64,
+    old: Writes,
+    bytes: usize,
 }
 
 impl<S: Store> Certified<S> {
+    /// The state that `store` holds.
+    pub(crate) fn open(store: S) -> Result<Self, StoreError> {
+        let room = match store.get(ROOM)?.as_deref() {
+            None | Some([0]) => 0,
+            Some([1]) => 1,
+            Some(_) => return Err(crate::keys::corrupt(ROOM, "expected the number of a room")),
+        };
+        Ok(Certified { room, ..Self::new(store) })
+    }
+
     pub(crate) fn new(store: S) -> Self {
-        Certified { store, installed: BTreeMap::new() }
+        Certified { store, installed: BTreeMap::new(), room: 0, frozen: None }
     }
 
     /// The same layer over another store.
     pub(crate) fn fork(&self, store: S) -> Self {
-        Certified { store, installed: self.installed.clone() }
+        let (installed, frozen) = (self.installed.clone(), self.frozen.clone());
+        Certified { store, installed, room: self.room, frozen }
+    }
+
+    fn room(&self) -> &'static [u8] {
+        ROOMS.get(self.room).copied().unwrap_or_default()
+    }
+
+    /// The other room, as it is in the store.
+    pub(crate) fn spare(&self) -> Spare<'_, S> {
+        Spare { store: &self.store, room: ROOMS.get(1 - self.room.min(1)).copied().unwrap_or_default() }
+    }
+
+    /// Removes everything from the other room.
+    pub(crate) fn clear_spare(&self) -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        let room = self.spare().room;
+        if let Some(end) = after_prefix(room) {
+            batch.delete_range(room, end);
+        }
+        batch
+    }
+
+    /// Moves into the other room, which holds a whole state but for `writes`, and empties this one.
+    pub(crate) fn move_over(&mut self, height: u64, writes: Writes) -> WriteBatch {
+        let left = self.room();
+        self.room = 1 - self.room.min(1);
+        (self.installed, self.frozen) = (BTreeMap::new(), None);
+        let mut batch = self.install(height, writes);
+        batch.put(ROOM, [u8::try_from(self.room).unwrap_or_default()]);
+        if let Some(end) = after_prefix(left) {
+            batch.delete_range(left, end);
+        }
+        batch
+    }
+
+    /// Writes of the other room, as the store shall apply them.
+    pub(crate) fn spare_batch(&self, writes: Writes) -> WriteBatch {
+        let room = self.spare().room;
+        let mut batch = WriteBatch::new();
+        for (key, value) in writes {
+            let full = [room, key.as_slice()].concat();
+            match value {
+                Some(value) => batch.put(full, value),
+                None => batch.delete(full),
+            };
+        }
+        batch
+    }
+
+    /// Keeps the state of this height readable by [`Certified::frozen`], as far as [`FROZEN_BYTES`] allows.
+    pub(crate) fn freeze(&mut self, height: u64) {
+        self.frozen = Some(Frozen { height, old: Writes::new(), bytes: 0 });
+    }
+
+    /// Lets it go.
+    pub(crate) fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
+    /// Which height is kept readable?
+    pub(crate) fn frozen_height(&self) -> Option<u64> {
+        self.frozen.as_ref().map(|frozen| frozen.height)
+    }
+
+    /// The state of that height.
+    pub(crate) fn frozen(&self) -> Option<FrozenView<'_, S>> {
+        self.frozen.as_ref().map(|frozen| FrozenView { frozen, now: self })
+    }
+
+    fn keep_old(&mut self, writes: &Writes) {
+        let Some(mut frozen) = self.frozen.take() else { return };
+        for key in writes.keys().filter(|key| crate::keys::is_state(key)) {
+            if frozen.old.contains_key(key) {
+                continue;
+            }
+            // A store that can't be read says so at the next read that matters.
+            let Ok(old) = self.get(key) else { return };
+            frozen.bytes += key.len() + old.as_ref().map_or(0, Vec::len);
+            frozen.old.insert(key.clone(), old);
+        }
+        self.frozen = Some(frozen).filter(|frozen| frozen.bytes <= FROZEN_BYTES);
     }
 
     /// Takes the writes of `height` in and returns them as the caller shall apply them.
     pub(crate) fn install(&mut self, height: u64, writes: Writes) -> WriteBatch {
+        self.keep_old(&writes);
         let mut batch = WriteBatch::new();
         for (key, value) in writes {
-            let full = [ROOM, key.as_slice()].concat();
+            let full = [self.room(), key.as_slice()].concat();
             match &value {
                 Some(value) => batch.put(full, value.clone()),
                 None => batch.delete(full),
@@ -98,7 +208,7 @@ impl<S: Store> Certified<S> {
 
     /// Reads past what is installed.
     pub(crate) fn stored(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store.get(&[ROOM, key].concat())
+        self.store.get(&[self.room(), key].concat())
     }
 }
 
@@ -114,19 +224,67 @@ impl<S: Store> Read for Certified<S> {
         let (from, to) = range(prefix, from);
         let Some(within) = bounds(&from, &to) else { return Ok(Vec::new()) };
         let writes = self.installed.range::<[u8], _>(within).map(|(key, (_, value))| (key, value.as_ref()));
-        merge(writes, limit, |limit| {
-            let from = [ROOM, from.as_slice()].concat();
-            let to = match &to {
-                Some(to) => Some([ROOM, to.as_slice()].concat()),
-                None => after_prefix(ROOM),
-            };
-            let Some((from, to)) = bounds(&from, &to) else { return Ok(Vec::new()) };
-            let mut entries = self.store.scan(from, to, Order::Ascending, limit)?;
-            for (key, _) in &mut entries {
-                key.drain(..ROOM.len().min(key.len()));
-            }
-            Ok(entries)
-        })
+        merge(writes, limit, |limit| scan_room(&self.store, self.room(), &from, &to, limit))
+    }
+}
+
+/// At most `limit` entries of a room between two keys of it.
+fn scan_room<S: Store>(
+    store: &S,
+    room: &[u8],
+    from: &[u8],
+    to: &Option<Vec<u8>>,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    let from = [room, from].concat();
+    let to = match to {
+        Some(to) => Some([room, to.as_slice()].concat()),
+        None => after_prefix(room),
+    };
+    let Some((from, to)) = bounds(&from, &to) else { return Ok(Vec::new()) };
+    let mut entries = store.scan(from, to, Order::Ascending, limit)?;
+    for (key, _) in &mut entries {
+        key.drain(..room.len().min(key.len()));
+    }
+    Ok(entries)
+}
+
+/// A state that is being taken in.
+pub(crate) struct Spare<'a, S> {
+    store: &'a S,
+    room: &'static [u8],
+}
+
+impl<S: Store> Read for Spare<'_, S> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(&[self.room, key].concat())
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let (from, to) = range(prefix, from);
+        scan_room(self.store, self.room, &from, &to, limit)
+    }
+}
+
+/// The state as it was at an earlier head.
+pub(crate) struct FrozenView<'a, S> {
+    frozen: &'a Frozen,
+    now: &'a Certified<S>,
+}
+
+impl<S: Store> Read for FrozenView<'_, S> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.frozen.old.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.now.get(key),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let (from, to) = range(prefix, from);
+        let Some(within) = bounds(&from, &to) else { return Ok(Vec::new()) };
+        let old = self.frozen.old.range::<[u8], _>(within).map(|(key, value)| (key, value.as_ref()));
+        merge(old, limit, |limit| self.now.scan(prefix, &from, limit))
     }
 }
 

@@ -48,7 +48,7 @@ impl<S: Store> Ledger<S> {
         let cluster = genesis.cluster()?;
         let roster = genesis.roster.hash().map_err(GenesisError::Json)?;
         let mut ledger = Ledger {
-            certified: Certified::new(store),
+            certified: Certified::open(store)?,
             genesis,
             cluster,
             roster,
@@ -305,6 +305,15 @@ impl<S: Store> Ledger<S> {
 
     pub(crate) fn certified(&self) -> &Certified<S> {
         &self.certified
+    }
+
+    pub(crate) fn certified_mut(&mut self) -> &mut Certified<S> {
+        &mut self.certified
+    }
+
+    /// Another state has taken the place of the certified one.
+    pub(crate) fn set_tip(&mut self, tip: Tip, next_due_ms: Option<u64>) {
+        (self.tip, self.next_due_ms) = (Some(tip), next_due_ms);
     }
 
     /// The group's key.

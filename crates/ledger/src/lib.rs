@@ -28,9 +28,10 @@ mod work;
 
 pub use admit::check_definition;
 pub use draft::{Draft, Tip};
-pub use error::{BatchFault, ExecuteError, HeadFault, InstallError, OpenError, RestoreError};
+pub use error::{BatchFault, ChunkError, ExecuteError, HeadFault, InstallError, OpenError, RestoreError};
 pub use keys::{claim_key, definition_key, machine_key, request_key};
 pub use ledger::Ledger;
 pub use proof::{Proof, ProofError};
 pub use reason::Refusal;
 pub use record::{MachineView, Record};
+pub use sync::{Chunk, Landing};

@@ -36,5 +36,15 @@ pub const PROOF_DEPTH: usize = 256;
 /// Bytes of a proof as JSON: a leaf, escaped once more, and a full path.
 pub const PROOF_BYTES: usize = 2 * LEAF_BYTES + 80 * PROOF_DEPTH;
 
+/// Bytes of leaves in one chunk of state, unless a single leaf is larger: a second or so at 10 Mbit/s.
+pub const CHUNK_BYTES: usize = 512 * 1024;
+
+/// Leaves in one chunk: the smallest has some 30 bytes.
+pub const CHUNK_LEAVES: usize = 16 * 1024;
+
+/// Bytes of old values that are kept while others fetch a state that goes on changing here. Beyond that they begin again,
+/// with a newer head.
+pub const FROZEN_BYTES: usize = 64 * 1024 * 1024;
+
 /// Machines on one page of a list.
 pub const PAGE: usize = 256;

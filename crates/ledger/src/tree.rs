@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::layer::{Overlay, Read};
 
 /// What node keys begin with.
-const NODES: u8 = b'n';
+pub(crate) const NODES: u8 = b'n';
 
 /// The place of a key in the tree.
 pub(crate) fn place(key: &[u8]) -> Hash {
@@ -260,6 +260,45 @@ fn build<R: Read>(overlay: &mut Overlay<'_, R>, path: Path, leaves: &[(Hash, Has
     };
     write(overlay, &path, &node);
     Some(node)
+}
+
+/// The hash of a subtree that holds exactly `leaves` (place and value hash, sorted by place).
+pub(crate) fn subtree_hash(leaves: &[(Hash, Hash)], depth: usize) -> Hash {
+    match leaves {
+        [] => Hash::ZERO,
+        [(place, value)] => leaf_hash(place, value),
+        _ if depth >= crate::limits::PROOF_DEPTH => Hash::ZERO,
+        _ => {
+            let middle = leaves.partition_point(|(place, _)| !bit(place, depth));
+            let (left, right) = leaves.split_at(middle);
+            inner_hash(&subtree_hash(left, depth + 1), &subtree_hash(right, depth + 1))
+        }
+    }
+}
+
+/// Writes the subtree at the first `beside.len()` bits of `from`, and the nodes above it, whose other halves are `beside`.
+pub(crate) fn plant<R: Read>(
+    overlay: &mut Overlay<'_, R>,
+    from: &Hash,
+    leaves: &[(Hash, Hash)],
+    beside: &[Hash],
+) {
+    let mut paths = vec![Path::ROOT];
+    for depth in 0..beside.len() {
+        let parent = paths.last().copied().unwrap_or(Path::ROOT);
+        paths.push(parent.child(bit(from, depth)));
+    }
+    let Some(place) = paths.pop() else { return };
+    let mut hash = build(overlay, place, leaves).map_or(Hash::ZERO, |node| node.hash());
+    for (path, beside) in paths.iter().zip(beside).rev() {
+        let node = if bit(from, path.depth) {
+            Node::Inner { left: *beside, right: hash }
+        } else {
+            Node::Inner { left: hash, right: *beside }
+        };
+        write(overlay, path, &node);
+        hash = node.hash();
+    }
 }
 
 /// The way from the root to a place: the hashes beside it, from the root down, and the node at its end.
