@@ -78,13 +78,19 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.ask_for_heads(peer);
         }
         // Heads certified since c, before this entry came: their batches stand at the front of the log.
-        let mut height = next_height;
-        while height < self.next_height() {
-            if let Some(hashes) = record::batches_of(&self.store, height)? {
-                self.epoch.unmatched.push_back(hashes);
-            }
-            height += 1;
+        let mut heads = std::collections::VecDeque::new();
+        // From the newest down, as far as they are known: before that, the state was fetched.
+        let mut height = self.next_height();
+        while height > next_height {
+            height -= 1;
+            let Some(hashes) = record::batches_of(&self.store, height)? else {
+                height += 1;
+                break;
+            };
+            heads.push_front(hashes);
         }
+        self.epoch.gap = height > next_height;
+        self.epoch.unmatched = heads;
         if let Some(forced) = &forced
             && R::keeps(Rule::ValueRule)
             && self.leads()

@@ -24,6 +24,7 @@ use crate::round::{Nonces, Round};
 use crate::rules::{Rule, Rules};
 use crate::scheme::{Frost, Scheme};
 use crate::start::StartCheck;
+use crate::state::Far;
 use crate::timing::Timing;
 use crate::wire;
 
@@ -143,6 +144,8 @@ pub struct Core<S: Store, R: Rules> {
     pub(crate) streak: u32,
     /// How fast this leader certifies, and those before it.
     pub(crate) pace: Pace,
+    /// The state of another head, as it is fetched and served.
+    pub(crate) far: Far,
     /// This process is going to stop, so it leads nothing any more.
     pub(crate) resigned: bool,
     /// When something was asked for last, so that a flood of hints makes no flood of questions.
@@ -195,6 +198,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             not_restored,
             streak: 0,
             pace: Pace::default(),
+            far: Far::default(),
             resigned: false,
             asked: BTreeMap::new(),
             rules: std::marker::PhantomData,
@@ -327,6 +331,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             Body::FetchBatches(hashes) => self.on_fetch_batches(message.sender, hashes)?,
             Body::Batches(batches) => self.on_batches(batches)?,
             Body::Nudge => self.on_nudge(message.sender),
+            Body::FetchState(asked) => self.on_fetch_state(message.sender, *asked)?,
+            Body::State(state) => self.on_state(message.sender, state),
             // These count only where the epoch's log has them; a contradiction was seen above.
             Body::Wrapper(_) | Body::EpochStart(_) => {}
             Body::Question(_) | Body::Answer(_) => {}

@@ -200,6 +200,16 @@ pub enum Alarm {
         /// Why.
         cause: Cause,
     },
+    /// A custodian sent state that isn't the certified head's.
+    #[error("custodian {culprit} sent state that isn't that of head {height}: {message}")]
+    BadState {
+        /// Who.
+        culprit: u16,
+        /// Of which head.
+        height: u64,
+        /// What is wrong.
+        message: String,
+    },
     /// A batch can't be executed.
     #[error("a batch of epoch {epoch} can't be executed: {message}")]
     BadBatch {

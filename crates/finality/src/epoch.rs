@@ -52,6 +52,8 @@ pub(crate) struct Epoch {
     pub covered: u64,
     /// Heads certified since c whose batches haven't been found in the log yet.
     pub unmatched: VecDeque<Vec<Hash>>,
+    /// Batches of some heads between c and those aren't known: they were fetched as a state.
+    pub gap: bool,
     /// Leader: the last entry that was made.
     pub created: u64,
     /// Leader: its digest.
@@ -148,10 +150,37 @@ impl Epoch {
         (self.dropped, self.covered) = (0, 0);
     }
 
+    /// After a gap a head's batches stand somewhere further on in the log.
+    fn find_after_gap(&mut self) -> bool {
+        let log: Vec<Hash> =
+            self.entries.iter().skip(self.place(self.covered)).map(|entry| entry.hash).collect();
+        let found = self.unmatched.iter().enumerate().find_map(|(which, head)| {
+            let at =
+                (!head.is_empty()).then(|| log.windows(head.len()).position(|batches| batches == head))??;
+            Some((which, at + head.len()))
+        });
+        let Some((which, count)) = found else { return false };
+        self.unmatched.drain(..=which);
+        self.covered += count as u64;
+        self.gap = false;
+        true
+    }
+
+    /// The state of a later head has taken the place of the own one.
+    pub fn jumped(&mut self, next_height: u64) {
+        self.gap = self.started.as_ref().is_none_or(|started| started.next_height + 1 < next_height);
+        if self.gap {
+            self.unmatched.clear();
+        }
+    }
+
     /// Their batches tell which entries certified heads cover (PROTOCOL 5, Joining). A head of another epoch's log is known as
     /// such by its first batch that differs, so it holds up nothing.
     pub fn match_heads(&mut self) {
         if self.started.is_none() {
+            return;
+        }
+        if self.gap && !self.find_after_gap() {
             return;
         }
         while let Some(head) = self.unmatched.front() {

@@ -54,6 +54,7 @@ impl<S: Store, R: Rules> Decider<S, R> {
                 not_restored: core.not_restored,
                 streak: core.streak,
                 pace: core.pace.clone(),
+                far: core.far.clone(),
                 resigned: core.resigned,
                 asked: core.asked.clone(),
                 rules: std::marker::PhantomData,

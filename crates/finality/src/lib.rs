@@ -31,6 +31,7 @@ pub mod rules;
 pub mod scheme;
 mod session;
 mod start;
+mod state;
 pub mod status;
 mod sync;
 #[cfg(test)]

@@ -52,6 +52,18 @@ pub const EVIDENCE_REQUESTS: usize = 1_600;
 /// Bytes of a piece of evidence: two entries with the ids of all their requests.
 pub const EVIDENCE_BYTES: usize = 2 * (32 * EVIDENCE_REQUESTS + 4 * SLOT_BODY_BYTES);
 
+/// Heads behind which a custodian fetches the state instead of replaying them: some seconds of replay.
+pub const FAR_HEADS: u64 = 1_000;
+
+/// How long a state is kept for those who fetch it, in ms: a few hundred MiB at 10 Mbit/s.
+pub const FROZEN_MS: u64 = 10 * 60 * 1_000;
+
+/// How long a custodian fetches a state from one peer before it tries another, in ms: a peer that drips holds nobody for ever.
+pub const FETCH_STATE_MS: u64 = 15 * 60 * 1_000;
+
+/// How often a peer may name another head while its state is being fetched.
+pub const STATE_RESTARTS: u32 = 8;
+
 /// Commitments that a custodian issues for one (epoch, height, id): n-t+1 attempts, restarts and returns, and an end to a
 /// leader that asks for ever.
 pub const COMMITMENTS_PER_HEAD: u32 = 64;

@@ -7,6 +7,7 @@ use concordat_events::batch::Batch;
 use concordat_events::hash::{Hash, tagged};
 use concordat_events::head::{Head, HeadError};
 use concordat_events::{EventError, ValidEvent};
+use concordat_ledger::Chunk;
 use concordat_threshold::{Commitment, Share};
 use prost::Message as _;
 
@@ -72,14 +73,18 @@ pub enum Body {
     Answer(Answer),
     /// Asks for certified heads.
     FetchHeads(u64),
-    /// Certified heads with their batches.
-    Heads(Vec<CertifiedHead>),
+    /// Certified heads with their batches, or a head whose state is to be fetched instead.
+    Heads(Heads),
     /// Asks for batches by hash.
     FetchBatches(Vec<Hash>),
     /// Batches.
     Batches(Vec<Batch>),
     /// A custodian in quarantine asks the leader for empty batches.
     Nudge,
+    /// Asks for a chunk of state.
+    FetchState(FetchState),
+    /// A chunk of state.
+    State(State),
 }
 
 /// A head in the votes of an epoch.
@@ -205,6 +210,33 @@ pub struct CertifiedHead {
     pub certificate: Certificate,
     /// Its batches.
     pub batches: Vec<Batch>,
+}
+
+/// See [`Body::Heads`].
+#[derive(Debug, Default)]
+pub struct Heads {
+    /// The heads in order.
+    pub heads: Vec<CertifiedHead>,
+    /// The log event of a head whose state the sender serves.
+    pub newest: Option<(ValidEvent, Head)>,
+}
+
+/// See [`Body::FetchState`].
+#[derive(Clone, Copy, Debug)]
+pub struct FetchState {
+    /// Of which head.
+    pub height: u64,
+    /// Where in the state tree the chunk begins.
+    pub place: Hash,
+}
+
+/// See [`Body::State`].
+#[derive(Debug)]
+pub struct State {
+    /// What was asked for.
+    pub asked: FetchState,
+    /// The chunk; whether it is true, only the head's state root tells.
+    pub chunk: Chunk,
 }
 
 /// Why a custodian complains (PROTOCOL 5).
@@ -376,6 +408,7 @@ kinds! {
     Requests = 1, Wrapper = 2, Propose = 3, Prepare = 4, Certify = 5, Lock = 6, Refuse = 7, Shown = 8, Share = 9,
     Again = 10, Certificate = 11, Complaint = 12, Grant = 13, EpochStart = 14, Evidence = 15, Question = 16,
     Answer = 17, FetchHeads = 18, Heads = 19, FetchBatches = 20, Batches = 21, Nudge = 22,
+    FetchState = 23, State = 24,
 }
 
 /// The hash of a body's exact bytes.

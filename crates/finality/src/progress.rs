@@ -28,6 +28,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         self.aggregate_late()?;
         self.nudge();
+        self.watch_state();
         Ok(())
     }
 
@@ -155,6 +156,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             return next;
         }
         at(self.epoch.reopen_ms);
+        at(self.far.next_ms(timeout));
         if self.epoch.started.is_some() {
             at(self.pool.next_forward());
         } else if self.leads() {

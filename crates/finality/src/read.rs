@@ -6,15 +6,16 @@ use concordat_events::ValidEvent;
 use concordat_events::batch::Batch;
 use concordat_events::hash::Hash;
 use concordat_events::head::Head;
+use concordat_ledger::Chunk;
 use concordat_threshold::{Commitment, Share};
 
 use crate::context::Context;
 use crate::evidence::Evidence;
 use crate::limits::{EVIDENCE_REQUESTS, SLOT_BODY_BYTES};
 use crate::message::{
-    Answer, Body, Cause, Certificate, CertifiedHead, Certify, Complaint, EpochStart, Grant, Kind, Message,
-    MessageError, Msg, Prepare, PrepareCert, Propose, Refuse, RefuseReason, ShareMsg, Vote, Wrapper,
-    attachment_hash, check_claim, malformed, session_id,
+    Answer, Body, Cause, Certificate, CertifiedHead, Certify, Complaint, EpochStart, FetchState, Grant,
+    Heads, Kind, Message, MessageError, Msg, Prepare, PrepareCert, Propose, Refuse, RefuseReason, ShareMsg,
+    State, Vote, Wrapper, attachment_hash, check_claim, malformed, session_id,
 };
 use crate::wire;
 
@@ -140,9 +141,15 @@ impl Reader<'_> {
             }
             Kind::Heads => {
                 let body: wire::Heads = self.decode(bytes)?;
-                Body::Heads(
-                    body.heads.iter().map(|head| self.certified_head(head)).collect::<Result<_, _>>()?,
-                )
+                let newest = Some(body.newest.as_slice()).filter(|bytes| !bytes.is_empty());
+                Body::Heads(Heads {
+                    heads: body
+                        .heads
+                        .iter()
+                        .map(|head| self.certified_head(head))
+                        .collect::<Result<_, _>>()?,
+                    newest: newest.map(|bytes| self.head_event(bytes)).transpose()?,
+                })
             }
             Kind::FetchBatches => {
                 let body: wire::FetchBatches = self.decode(bytes)?;
@@ -156,6 +163,18 @@ impl Reader<'_> {
                 Body::Batches(body.batches.iter().map(|batch| self.batch(batch)).collect::<Result<_, _>>()?)
             }
             Kind::Nudge => Body::Nudge,
+            Kind::FetchState => {
+                let body: wire::FetchState = self.decode(bytes)?;
+                Body::FetchState(FetchState { height: body.height, place: self.hash(&body.place)? })
+            }
+            Kind::State => {
+                let body: wire::State = self.decode(bytes)?;
+                let asked = FetchState { height: body.height, place: self.hash(&body.place)? };
+                // Everything else about it is checked against the root that it claims to lead to.
+                let beside = body.beside.iter().map(|hash| self.hash(hash)).collect::<Result<_, _>>()?;
+                let leaves = body.leaves.into_iter().map(|leaf| (leaf.key, leaf.value)).collect();
+                Body::State(State { asked, chunk: Chunk { beside, leaves } })
+            }
         })
     }
 

@@ -9,8 +9,8 @@ use prost::Message as _;
 use crate::certified::{Certified, Published};
 use crate::core::{Core, Fatal, Hint, Then};
 use crate::effect::{Action, After, Alarm};
-use crate::limits::{HALVE_AFTER, HEAD_BYTES, SYNC_BYTES};
-use crate::message::{Body, Certificate, CertifiedHead, Kind, Msg, PrepareCert};
+use crate::limits::{FAR_HEADS, HALVE_AFTER, HEAD_BYTES, SYNC_BYTES};
+use crate::message::{Body, Certificate, CertifiedHead, Heads, Kind, Msg, PrepareCert};
 use crate::read::batch_to_wire;
 use crate::record::{self, Bar};
 use crate::repeat::Slot;
@@ -138,7 +138,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     /// What a new certified head ends.
-    fn settle(&mut self, height: u64, head: &CertifiedHead, published: &Published) {
+    pub(crate) fn settle(&mut self, height: u64, head: &CertifiedHead, published: &Published) {
         if self.record.lock.as_ref().is_some_and(|lock| lock.vote.height <= height) {
             self.record.lock = None;
         }
@@ -178,6 +178,11 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// Answers who is behind with the certified heads that it lacks.
     pub(crate) fn on_fetch_heads(&mut self, to: u16, from: u64) -> Result<(), Fatal> {
         self.show_epoch(to);
+        let next = self.next_height();
+        let lacking = from < next && record::get_head_bytes(&self.store, from)?.is_none();
+        if lacking || next.saturating_sub(from) > FAR_HEADS {
+            return self.show_newest(to);
+        }
         self.show_heads(to, from)
     }
 
@@ -200,7 +205,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         if !heads.is_empty()
             && let Some(message) =
-                self.seal_own(Kind::Heads, &wire::Heads { heads }, Vec::new(), |_| Body::Heads(Vec::new()))
+                self.seal_own(Kind::Heads, &wire::Heads { heads, newest: Vec::new() }, Vec::new(), |_| {
+                    Body::Heads(Heads::default())
+                })
         {
             self.send(to, message);
         }
@@ -208,9 +215,15 @@ impl<S: Store, R: Rules> Core<S, R> {
     }
 
     /// Certified heads with their batches.
-    pub(crate) fn on_heads(&mut self, from: u16, heads: &[CertifiedHead]) -> Result<(), Fatal> {
+    pub(crate) fn on_heads(&mut self, from: u16, shown: &Heads) -> Result<(), Fatal> {
+        if let Some((log, head)) = &shown.newest {
+            self.on_newest(from, log, head);
+        }
         let before = self.next_height();
-        for head in heads {
+        if let Some(first) = shown.heads.first() {
+            self.try_adopt_state(from, first)?;
+        }
+        for head in &shown.heads {
             let height = head.certificate.head.height;
             if height != self.next_height() {
                 continue;

@@ -11,4 +11,5 @@ mod normal;
 mod rows;
 mod solo;
 mod start;
+mod state;
 mod votes;

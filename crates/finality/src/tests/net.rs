@@ -502,6 +502,7 @@ fn kind_name(message: &Msg) -> &'static str {
         Body::Grant(_) => "grant",
         Body::Complaint(_) => "complaint",
         Body::Refuse(_) => "refuse",
+        Body::FetchState(_) => "state",
         _ => "other",
     }
 }
