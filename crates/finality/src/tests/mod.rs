@@ -4,6 +4,7 @@
 mod attack;
 mod chaos;
 mod crash;
+mod durable;
 mod evidence;
 mod mutants;
 mod net;

@@ -12,6 +12,7 @@ use nostr::{EventBuilder, Keys, Kind, Tag};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use super::durable::check_durable;
 use crate::message::{Body, Message, Vote};
 use crate::{
     Action, Alarm, Context, Decider, Fatal, Input, Law, Msg, Now, Origin, Parts, Record, Rules, Timing,
@@ -505,78 +506,6 @@ fn kind_name(message: &Msg) -> &'static str {
         Body::FetchState(_) => "state",
         _ => "other",
     }
-}
-
-/// PROTOCOL 7: what an action promises stands in the durable image at the moment it leaves.
-pub fn check_durable(store: &MemoryStore, context: &Context, me: u16, action: &Action) {
-    let durable = Arc::new(MemoryStore::restore(store.snapshot()));
-    let record = || Record::load(&durable, context).unwrap().unwrap_or_default();
-    match action {
-        Action::Send { message, .. } if message.sender == me => match &message.body {
-            Body::Prepare(prepare) => {
-                let record = record();
-                let newer = record.prepared.is_some_and(|p| {
-                    p == prepare.vote || (p.epoch, p.height) > (prepare.vote.epoch, prepare.vote.height)
-                });
-                assert!(newer, "PROTOCOL 7: a prepare left before it was durable");
-            }
-            Body::Share(share) => {
-                let record = record();
-                let shared = record.shared.as_ref().is_some_and(|(vote, _)| {
-                    *vote == share.vote || vote.height > share.vote.height || vote.epoch > share.vote.epoch
-                });
-                assert!(shared, "PROTOCOL 7: a share left before `shared` was durable");
-                let certified = concordat_ledger::Ledger::open(durable.clone(), context.genesis.clone())
-                    .unwrap()
-                    .tip()
-                    .is_some_and(|tip| tip.height >= share.vote.height);
-                let locked = record.lock.as_ref().is_some_and(|lock| {
-                    lock.vote.height == share.vote.height && lock.vote.epoch >= share.vote.epoch
-                });
-                assert!(certified || locked, "I4: a share left without a durable lock");
-            }
-            Body::Grant(grant) => {
-                assert!(
-                    record().epoch >= grant.epoch,
-                    "PROTOCOL 7: a grant left before its epoch was durable"
-                );
-            }
-            Body::Propose(propose) => {
-                let stored = concordat_store::Store::get(&durable, b"f/proposal").unwrap();
-                assert!(
-                    stored.is_some() && record().seq >= message.seq,
-                    "PROTOCOL 7: a proposal for {} left before it was durable",
-                    propose.vote.height
-                );
-            }
-            _ => {}
-        },
-        Action::Append { entry, .. } => {
-            let stored = concordat_store::Store::get(&durable, b"f/entry").unwrap();
-            assert!(stored.is_some(), "PROTOCOL 7: a batch was replicated before it was durable");
-            assert!(record().seq >= entry.seq, "PROTOCOL 7: a batch was replicated before it was durable");
-        }
-        Action::Certified(head) => {
-            let ledger = concordat_ledger::Ledger::open(durable.clone(), context.genesis.clone()).unwrap();
-            let tip = ledger.tip().map(|tip| tip.height);
-            assert!(
-                tip.is_some_and(|tip| tip >= head.head.height),
-                "PROTOCOL 7: a head was published before certificate and state were durable"
-            );
-        }
-        _ => {}
-    }
-    if let Action::Send { message, .. } = action
-        && message.sender == me
-    {
-        let stored = durable_record(&durable);
-        let seq = crate::record::glance(stored.as_deref()).unwrap_or_default().seq;
-        assert!(seq >= message.seq, "PROTOCOL 7: a message left before its seq was durable");
-    }
-}
-
-fn durable_record(durable: &MemoryStore) -> Option<Vec<u8>> {
-    concordat_store::Store::get(durable, crate::record::RECORD).unwrap()
 }
 
 /// A user's event.

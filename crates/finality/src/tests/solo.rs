@@ -12,7 +12,8 @@ use prost::Message as _;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::net::{Cluster, Net, WALL, check_durable};
+use super::durable::check_durable;
+use super::net::{Cluster, Net, WALL};
 use crate::message::{Body, Kind, Message, PrepareCert, Vote, attachment_hash};
 use crate::read::batch_to_wire;
 use crate::rules::{Law, Rules};

@@ -1,0 +1,89 @@
+//! What PROTOCOL 7 demands of every action, checked at the moment at which it leaves.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+
+use concordat_store::Store;
+use concordat_store::memory::MemoryStore;
+
+use crate::message::Body;
+use crate::record::glance;
+use crate::{Action, Context};
+
+/// What would be left of this store if the power went now. Kept until the store is used again.
+fn durable(store: &Arc<MemoryStore>) -> Arc<MemoryStore> {
+    thread_local! {
+        static LAST: RefCell<Option<(Weak<MemoryStore>, u64, Arc<MemoryStore>)>> = const { RefCell::new(None) };
+    }
+    let (of, ops) = (Arc::downgrade(store), store.ops());
+    LAST.with_borrow_mut(|last| match last {
+        Some((known, at, image)) if known.ptr_eq(&of) && *at == ops => image.clone(),
+        _ => {
+            let image = Arc::new(MemoryStore::restore(store.snapshot()));
+            *last = Some((of, ops, image.clone()));
+            image
+        }
+    })
+}
+
+/// PROTOCOL 7: what an action promises stands in the durable image at the moment it leaves.
+pub fn check_durable(store: &Arc<MemoryStore>, context: &Context, me: u16, action: &Action) {
+    let durable = durable(store);
+    let stored = Store::get(&durable, crate::record::RECORD).unwrap();
+    let record = glance(stored.as_deref()).unwrap_or_default();
+    match action {
+        Action::Send { message, .. } if message.sender == me => match &message.body {
+            Body::Prepare(prepare) => {
+                let newer = record.prepared.is_some_and(|p| {
+                    p == prepare.vote || (p.epoch, p.height) > (prepare.vote.epoch, prepare.vote.height)
+                });
+                assert!(newer, "PROTOCOL 7: a prepare left before it was durable");
+            }
+            Body::Share(share) => {
+                let shared = record.shared.is_some_and(|vote| {
+                    vote == share.vote || vote.height > share.vote.height || vote.epoch > share.vote.epoch
+                });
+                assert!(shared, "PROTOCOL 7: a share left before `shared` was durable");
+                let certified = concordat_ledger::Ledger::open(durable.clone(), context.genesis.clone())
+                    .unwrap()
+                    .tip()
+                    .is_some_and(|tip| tip.height >= share.vote.height);
+                let locked = record
+                    .lock
+                    .is_some_and(|lock| lock.height == share.vote.height && lock.epoch >= share.vote.epoch);
+                assert!(certified || locked, "I4: a share left without a durable lock");
+            }
+            Body::Grant(grant) => {
+                assert!(record.epoch >= grant.epoch, "PROTOCOL 7: a grant left before its epoch was durable");
+            }
+            Body::Propose(propose) => {
+                let stored = Store::get(&durable, b"f/proposal").unwrap();
+                assert!(
+                    stored.is_some() && record.seq >= message.seq,
+                    "PROTOCOL 7: a proposal for {} left before it was durable",
+                    propose.vote.height
+                );
+            }
+            _ => {}
+        },
+        Action::Append { entry, .. } => {
+            let stored = Store::get(&durable, b"f/entry").unwrap();
+            assert!(stored.is_some(), "PROTOCOL 7: a batch was replicated before it was durable");
+            assert!(record.seq >= entry.seq, "PROTOCOL 7: a batch was replicated before it was durable");
+        }
+        Action::Certified(head) => {
+            let ledger = concordat_ledger::Ledger::open(durable.clone(), context.genesis.clone()).unwrap();
+            let tip = ledger.tip().map(|tip| tip.height);
+            assert!(
+                tip.is_some_and(|tip| tip >= head.head.height),
+                "PROTOCOL 7: a head was published before certificate and state were durable"
+            );
+        }
+        _ => {}
+    }
+    if let Action::Send { message, .. } = action
+        && message.sender == me
+    {
+        assert!(record.seq >= message.seq, "PROTOCOL 7: a message left before its seq was durable");
+    }
+}
