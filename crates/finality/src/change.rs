@@ -67,7 +67,10 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     fn on_epoch_start(&mut self, entry: &Msg) -> Result<(), Fatal> {
         let Body::EpochStart(start) = &entry.body else { return Ok(()) };
-        let (next_height, forced) = self.value_rule(&start.grants)?;
+        let (next_height, forced) = match Self::resumed_value(&start.resume) {
+            Some(value) => value,
+            None => self.value_rule(&start.grants)?,
+        };
         let mut behind = None;
         for message in &start.grants {
             if message.grant().is_some_and(|grant| grant_height(grant) > self.next_height()) {
@@ -413,7 +416,8 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Shows a laggard which epoch runs.
     pub(crate) fn show_epoch(&mut self, to: u16) {
-        let grants = self.grants_for(self.record.epoch);
+        let mut grants = self.grants_for(self.record.epoch);
+        grants.extend(self.resume_for(self.record.epoch).unwrap_or_default());
         if to == self.me || grants.is_empty() || self.too_soon(to, Hint::Epoch) {
             return;
         }
@@ -429,7 +433,17 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         let epoch = self.record.epoch;
         let mut counted = Vec::new();
-        if epoch > 0 {
+        let resume = self.resume_for(epoch).unwrap_or_default();
+        if let Some((next, forced)) = Self::resumed_value(&resume) {
+            if next > self.next_height() {
+                return Ok(());
+            }
+            if let Some(forced) = forced.filter(|forced| forced.vote.height == self.next_height())
+                && !self.has_head_of(&forced, self.me)?
+            {
+                return Ok(());
+            }
+        } else if epoch > 0 {
             let Some(opened) = self.epoch.opened_ms else { return Ok(()) };
             for message in self.grants_for(epoch) {
                 if self.can_rebuild(&message)? {
@@ -443,8 +457,11 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
         }
         let skipped: Vec<wire::Evidence> = self.evidence.values().map(Evidence::to_wire).collect();
-        let opening =
-            wire::Opening { grants: counted.iter().map(|grant| grant.bare()).collect(), evidence: skipped };
+        let opening = wire::Opening {
+            grants: counted.iter().map(|grant| grant.bare()).collect(),
+            evidence: skipped,
+            resume: resume.iter().map(|message| message.bare()).collect(),
+        };
         let attachment = opening.encode_to_vec();
         let body =
             wire::EpochStart { epoch, opening: message::attachment_hash(&attachment).as_bytes().to_vec() };

@@ -20,6 +20,7 @@ use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::record::{self, Bar, Record};
 use crate::repeat::{Repeats, Slot};
+use crate::resume::Relayed;
 use crate::round::{Nonces, Round};
 use crate::rules::{Rule, Rules};
 use crate::scheme::{Frost, Scheme};
@@ -144,6 +145,10 @@ pub struct Core<S: Store, R: Rules> {
     pub(crate) streak: u32,
     /// How fast this leader certifies, and those before it.
     pub(crate) pace: Pace,
+    /// The newest signature of a Resume by each custodian.
+    pub(crate) resumes: BTreeMap<u16, Msg>,
+    /// A head that relays hold and this custodian doesn't.
+    pub(crate) relayed: Option<Relayed>,
     /// The state of another head, as it is fetched and served.
     pub(crate) far: Far,
     /// This process is going to stop, so it leads nothing any more.
@@ -198,6 +203,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             not_restored,
             streak: 0,
             pace: Pace::default(),
+            resumes: BTreeMap::new(),
+            relayed: None,
             far: Far::default(),
             resigned: false,
             asked: BTreeMap::new(),
@@ -217,6 +224,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             Input::GroupFailed { epoch } => self.on_group_failed(epoch),
             Input::Reachable { peer, up } => self.on_reachable(peer, up),
             Input::Resign => self.resigned = true,
+            Input::Relayed(log) => self.on_relayed(&log),
         }
         self.advance()?;
         Ok(self.finish())
@@ -333,6 +341,9 @@ impl<S: Store, R: Rules> Core<S, R> {
             Body::Nudge => self.on_nudge(message.sender),
             Body::FetchState(asked) => self.on_fetch_state(message.sender, *asked)?,
             Body::State(state) => self.on_state(message.sender, state),
+            Body::Resume(_) => self.on_resume(&message)?,
+            // Shown to operators, not to custodians.
+            Body::Report(_) => {}
             // These count only where the epoch's log has them; a contradiction was seen above.
             Body::Wrapper(_) | Body::EpochStart(_) => {}
             Body::Question(_) | Body::Answer(_) => {}
@@ -449,7 +460,10 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// May this custodian vote?
     pub(crate) fn may_vote(&self) -> bool {
-        self.start.running() && (self.record.bar == Bar::None || !R::keeps(Rule::Quarantine))
+        self.start.running()
+            && (self.record.bar == Bar::None || !R::keeps(Rule::Quarantine))
+            && !self.waits_for_resume()
+            && self.relayed.is_none()
     }
 
     /// The leader of the running epoch.

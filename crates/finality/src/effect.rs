@@ -60,6 +60,8 @@ pub enum Input {
         /// Can it?
         up: bool,
     },
+    /// The newest log event that relays hold, looked up after the start.
+    Relayed(Box<ValidEvent>),
     /// This process is going to stop: it leads nothing from here on, and whoever it leads is told at once.
     Resign,
 }
@@ -209,6 +211,17 @@ pub enum Alarm {
         height: u64,
         /// What is wrong.
         message: String,
+    },
+    /// Relays hold a head that q custodians don't know: too many were rolled back.
+    #[error(
+        "relays hold head {relays} with the group's signature, {} is the newest that a quorum of custodians knows: too many were rolled back at once; stop all of them and run `recover`",
+        known.map_or("none".to_owned(), |height| height.to_string())
+    )]
+    RelaysAhead {
+        /// The height that relays hold.
+        relays: u64,
+        /// The highest that custodians know.
+        known: Option<u64>,
     },
     /// A batch can't be executed.
     #[error("a batch of epoch {epoch} can't be executed: {message}")]

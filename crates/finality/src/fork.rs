@@ -54,6 +54,8 @@ impl<S: Store, R: Rules> Decider<S, R> {
                 not_restored: core.not_restored,
                 streak: core.streak,
                 pace: core.pace.clone(),
+                resumes: core.resumes.clone(),
+                relayed: core.relayed.clone(),
                 far: core.far.clone(),
                 resigned: core.resigned,
                 asked: core.asked.clone(),

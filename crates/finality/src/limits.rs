@@ -64,6 +64,9 @@ pub const FETCH_STATE_MS: u64 = 15 * 60 * 1_000;
 /// How often a peer may name another head while its state is being fetched.
 pub const STATE_RESTARTS: u32 = 8;
 
+/// How far `seq` jumps when a Resume is signed: above everything that a disk could have lost.
+pub const SEQ_JUMP: u64 = 1 << 32;
+
 /// Commitments that a custodian issues for one (epoch, height, id): n-t+1 attempts, restarts and returns, and an end to a
 /// leader that asks for ever.
 pub const COMMITMENTS_PER_HEAD: u32 = 64;

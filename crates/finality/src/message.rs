@@ -14,6 +14,7 @@ use prost::Message as _;
 use crate::context::{Context, Identity};
 use crate::evidence::Evidence;
 use crate::limits::ENVELOPE_BYTES;
+use crate::recover::{Report, Resume};
 use crate::wire;
 
 /// A checked message. Cheap to clone through [`Msg`].
@@ -85,6 +86,10 @@ pub enum Body {
     FetchState(FetchState),
     /// A chunk of state.
     State(State),
+    /// What a stopped custodian shows in the `recover` ceremony.
+    Report(Report),
+    /// A signature of that ceremony's result.
+    Resume(Resume),
 }
 
 /// A head in the votes of an epoch.
@@ -304,6 +309,8 @@ pub struct EpochStart {
     pub grants: Vec<Msg>,
     /// Evidence against each custodian that was skipped.
     pub evidence: Vec<Evidence>,
+    /// Instead of grants: at least q signatures of one Resume.
+    pub resume: Vec<Msg>,
 }
 
 /// See [`Body::Answer`].
@@ -408,7 +415,7 @@ kinds! {
     Requests = 1, Wrapper = 2, Propose = 3, Prepare = 4, Certify = 5, Lock = 6, Refuse = 7, Shown = 8, Share = 9,
     Again = 10, Certificate = 11, Complaint = 12, Grant = 13, EpochStart = 14, Evidence = 15, Question = 16,
     Answer = 17, FetchHeads = 18, Heads = 19, FetchBatches = 20, Batches = 21, Nudge = 22,
-    FetchState = 23, State = 24,
+    FetchState = 23, State = 24, Report = 25, Resume = 26,
 }
 
 /// The hash of a body's exact bytes.
@@ -465,7 +472,7 @@ impl Message {
 
     /// Proofs are worth the same whoever brings them; everything else only from its signer.
     fn may_be_passed_on(&self) -> bool {
-        matches!(self.kind(), Kind::Complaint | Kind::Grant | Kind::Evidence)
+        matches!(self.kind(), Kind::Complaint | Kind::Grant | Kind::Evidence | Kind::Resume)
     }
 
     /// The envelope as it came.

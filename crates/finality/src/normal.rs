@@ -290,6 +290,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             return Ok(());
         }
         let forced = started.forced_for(vote.height).map(|cert| cert.vote);
+        // A vote that a Resume forces without a certificate frees nobody from its share.
+        let frees = started.forced_for(vote.height).is_some_and(|cert| !cert.prepares.is_empty());
         if R::keeps(Rule::ValueRule) && forced.is_some_and(|forced| forced.id != vote.id) {
             return self.refuse(vote, RefuseReason::Forced, proposal.sender);
         }
@@ -313,7 +315,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             && let Some((shared, _)) = &self.record.shared
             && shared.height == vote.height
             && shared.id != vote.id
-            && !forced.is_some_and(|forced| forced.id == vote.id && forced.epoch > shared.epoch)
+            && !(frees && forced.is_some_and(|forced| forced.id == vote.id && forced.epoch > shared.epoch))
             && (R::keeps(Rule::AdoptedLockFreesNot)
                 || self.record.lock.as_ref().is_none_or(|lock| lock.vote.epoch <= shared.epoch))
         {
@@ -334,6 +336,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         let Some(batches) = self.epoch.batches_to(number) else { return Ok(()) };
         self.record.prepared = Some(vote);
+        self.record.prepared_batches = batches.iter().map(Batch::hash).collect();
         for batch in &batches {
             record::put_batch(&mut self.out.writes, batch);
         }

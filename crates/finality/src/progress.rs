@@ -23,6 +23,7 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.effect(After::Nothing, Action::Send { to, message: message.clone() });
             }
         }
+        self.watch_relayed()?;
         if !self.start.running() {
             return Ok(());
         }

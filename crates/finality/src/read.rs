@@ -17,6 +17,7 @@ use crate::message::{
     Heads, Kind, Message, MessageError, Msg, Prepare, PrepareCert, Propose, Refuse, RefuseReason, ShareMsg,
     State, Vote, Wrapper, attachment_hash, check_claim, malformed, session_id,
 };
+use crate::recover::{Report, Resume, agreed};
 use crate::wire;
 
 /// Reads the body of an envelope whose signature has been checked.
@@ -163,6 +164,8 @@ impl Reader<'_> {
                 Body::Batches(body.batches.iter().map(|batch| self.batch(batch)).collect::<Result<_, _>>()?)
             }
             Kind::Nudge => Body::Nudge,
+            Kind::Report => Body::Report(self.report(&self.decode(bytes)?)?),
+            Kind::Resume => Body::Resume(self.resume(&self.decode(bytes)?)?),
             Kind::FetchState => {
                 let body: wire::FetchState = self.decode(bytes)?;
                 Body::FetchState(FetchState { height: body.height, place: self.hash(&body.place)? })
@@ -382,11 +385,62 @@ impl Reader<'_> {
                 grants.push(message);
             }
         }
-        if body.epoch > 0 && grants.len() < self.context.opening_quorum() {
+        let mut resume = Vec::new();
+        for envelope in opening.resume.iter().take(n) {
+            let bare = wire::Envelope { attachment: Vec::new(), ..envelope.clone() };
+            resume.push(Message::check(self.context, bare)?);
+        }
+        if !resume.is_empty() && agreed(self.context, &resume).is_none_or(|resume| resume.epoch != body.epoch)
+        {
+            return Err(self.invalid("an EpochStart with fewer than q signatures of one Resume"));
+        }
+        if body.epoch > 0 && resume.is_empty() && grants.len() < self.context.opening_quorum() {
             return Err(self.invalid("an EpochStart with fewer than q valid grants"));
         }
         let evidence = opening.evidence.iter().map(|item| self.evidence(item)).collect::<Result<_, _>>()?;
-        Ok(EpochStart { epoch: body.epoch, grants, evidence })
+        Ok(EpochStart { epoch: body.epoch, grants, evidence, resume })
+    }
+
+    fn certified(&self, bytes: &[u8]) -> Result<Option<(ValidEvent, Head)>, MessageError> {
+        if bytes.is_empty() { Ok(None) } else { self.head_event(bytes).map(Some) }
+    }
+
+    fn batch_list(&self, hashes: &[Vec<u8>]) -> Result<Vec<Hash>, MessageError> {
+        if hashes.len() > concordat_events::limits::BATCHES_PER_HEAD {
+            return Err(self.invalid("names more batches than a head has"));
+        }
+        hashes.iter().map(|hash| self.hash(hash)).collect()
+    }
+
+    fn report(&self, body: &wire::Report) -> Result<Report, MessageError> {
+        let vote = |vote: &wire::Again| self.vote(vote.epoch, vote.height, &vote.id);
+        Ok(Report {
+            epoch: body.epoch,
+            certified: self.certified(&body.certified)?,
+            lock: body.lock.as_ref().map(|lock| self.cert(lock)).transpose()?,
+            prepared: body.prepared.as_ref().map(vote).transpose()?,
+            batch_hashes: self.batch_list(&body.batch_hashes)?,
+            resumed: body.resumed,
+        })
+    }
+
+    fn resume(&self, body: &wire::Resume) -> Result<Resume, MessageError> {
+        let certified = self.certified(&body.certified)?;
+        let next = certified.as_ref().map_or(0, |(_, head)| head.height + 1);
+        let batch_hashes = self.batch_list(&body.batch_hashes)?;
+        let forced = match (&body.lock, &body.possible) {
+            (None, None) => None,
+            (Some(lock), None) => Some(self.cert(lock)?),
+            (None, Some(vote)) => {
+                let vote = self.vote(vote.epoch, vote.height, &vote.id)?;
+                Some(PrepareCert { vote, prepares: Vec::new(), batch_hashes })
+            }
+            _ => return Err(self.invalid("a Resume with two locks")),
+        };
+        if forced.as_ref().is_some_and(|lock| lock.vote.height != next || lock.vote.epoch >= body.epoch) {
+            return Err(self.invalid("a Resume's lock isn't for the next height or not of an earlier epoch"));
+        }
+        Ok(Resume { epoch: body.epoch, certified, forced })
     }
 
     fn evidence(&self, body: &wire::Evidence) -> Result<Evidence, MessageError> {

@@ -20,6 +20,8 @@ use crate::message::{CertifiedHead, PrepareCert, Vote};
 use crate::read;
 use crate::wire;
 
+/// Where the signatures of a Resume lie.
+pub(crate) const RESUME: &[u8] = b"f/resume";
 /// Where the fixed part of the safety record stands; a custodian without it has none.
 pub const RECORD: &[u8] = b"f/record";
 const BATCHES: &[u8] = b"f/b/";
@@ -62,6 +64,10 @@ pub struct Record {
     pub doublings: u32,
     /// Boot id of the kernel that the last run saw (the intact mark).
     pub boot: Vec<u8>,
+    /// The batches behind its last vote.
+    pub prepared_batches: Vec<Hash>,
+    /// The highest epoch that it has signed a Resume for, with the hash of that one.
+    pub resumed: Option<(u64, Hash)>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -90,6 +96,12 @@ struct Stored {
     doublings: u32,
     #[prost(bytes = "vec", tag = "12")]
     boot: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "13")]
+    prepared_batches: Vec<Vec<u8>>,
+    #[prost(uint64, tag = "14")]
+    resumed: u64,
+    #[prost(bytes = "vec", tag = "15")]
+    resume: Vec<u8>,
 }
 
 fn vote_to_wire(vote: &Vote) -> wire::Again {
@@ -138,6 +150,12 @@ impl Record {
             },
             doublings: stored.doublings,
             boot: stored.boot,
+            prepared_batches: stored
+                .prepared_batches
+                .iter()
+                .filter_map(|hash| Hash::from_slice(hash))
+                .collect(),
+            resumed: Hash::from_slice(&stored.resume).map(|hash| (stored.resumed, hash)),
         }))
     }
 
@@ -159,6 +177,9 @@ impl Record {
             bar_unknown: self.bar == Bar::Unknown,
             doublings: self.doublings,
             boot: self.boot.clone(),
+            prepared_batches: self.prepared_batches.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
+            resumed: self.resumed.map(|(epoch, _)| epoch).unwrap_or_default(),
+            resume: self.resumed.map(|(_, hash)| hash.as_bytes().to_vec()).unwrap_or_default(),
         };
         batch.put(RECORD, stored.encode_to_vec());
     }

@@ -20,6 +20,8 @@ pub(crate) struct StartCheck {
     nonce: [u8; 32],
     /// What each peer answered.
     answers: BTreeMap<u16, Heard>,
+    /// Somebody has shown a later message of the own.
+    rolled_back: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,11 @@ impl StartCheck {
         matches!(self.phase, Phase::New | Phase::Asking)
     }
 
+    /// Has this start found that the disk was rolled back?
+    pub fn rolled_back(&self) -> bool {
+        self.rolled_back
+    }
+
     /// Is the check over?
     pub fn running(&self) -> bool {
         self.phase == Phase::Running
@@ -80,7 +87,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.judge_answers();
     }
 
-    fn ask_all(&mut self) {
+    pub(crate) fn ask_all(&mut self) {
         let body = wire::Question { nonce: self.start.nonce.to_vec() };
         if let Some(message) = self.seal(Kind::Question, &body, Vec::new()) {
             for to in self.others() {
@@ -134,6 +141,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             starting: answer.starting,
             intact: answer.intact,
         };
+        self.heard_height(from, heard.next_height);
         self.start.answers.insert(from, heard);
         if self.start.phase == Phase::Asking {
             self.judge_answers();
@@ -146,6 +154,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         {
             self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
             self.record.bar = Bar::Unknown;
+            self.start.rolled_back = true;
             self.record.seq = shown;
             self.durable();
             self.round.new_epoch();
@@ -166,6 +175,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if shown > self.record.seq && self.record.bar == Bar::None && R::keeps(Rule::Quarantine) {
             self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
             self.record.bar = Bar::Unknown;
+            self.start.rolled_back = true;
         }
         // Only now is seq raised, above all that was shown.
         self.record.seq = self.record.seq.max(shown);
@@ -204,6 +214,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.send_grant();
         self.repeat_lock();
         self.repeat_certificate();
+        self.load_resume()?;
         self.judge_quarantine();
         for peer in self.others() {
             self.ask_for_heads(peer);

@@ -405,6 +405,10 @@ impl<S: Store, R: Rules> Core<S, R> {
         let Some(message) = self.seal(Kind::FetchBatches, &body, Vec::new()) else { return };
         let mut peers: Vec<u16> = cert.prepares.iter().map(|prepare| prepare.sender).collect();
         peers.push(from);
+        if cert.prepares.is_empty() {
+            // A Resume doesn't say who voted.
+            peers.extend(self.others());
+        }
         peers.sort_unstable();
         peers.dedup();
         let me = self.me;

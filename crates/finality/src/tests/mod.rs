@@ -9,6 +9,7 @@ mod evidence;
 mod mutants;
 mod net;
 mod normal;
+mod recover;
 mod rows;
 mod solo;
 mod start;

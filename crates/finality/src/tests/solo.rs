@@ -50,6 +50,10 @@ pub struct Solo<R: Rules<Scheme = crate::Frost>> {
     pub certified: Vec<u64>,
     /// Its store is going to fail.
     pub may_crash: bool,
+    /// It is going to stop by itself.
+    pub may_stop: bool,
+    /// What it said when it stopped.
+    pub stopped: Option<String>,
     /// Digest of the last entry given, by epoch.
     chain: BTreeMap<u64, (u64, Hash)>,
     seq: u64,
@@ -88,6 +92,8 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
             appended: Vec::new(),
             certified: Vec::new(),
             may_crash: false,
+            may_stop: false,
+            stopped: None,
             chain: BTreeMap::new(),
             seq: 1_000,
         };
@@ -136,7 +142,12 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
                 _ => {}
             }
         });
-        assert!(result.is_ok() || self.may_crash, "{result:?}");
+        if let Err(error) = &result
+            && self.may_stop
+        {
+            self.stopped = Some(error.to_string());
+        }
+        assert!(result.is_ok() || self.may_crash || self.may_stop, "{result:?}");
         let law = std::any::TypeId::of::<R>() == std::any::TypeId::of::<Law>();
         assert!(!law || self.early.is_empty(), "{:?}", self.early);
     }
@@ -240,7 +251,12 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
                 grants.push(self.grant(sender, epoch, lock).envelope().clone());
             }
         }
-        let attachment = wire::Opening { grants, evidence: Vec::new() }.encode_to_vec();
+        let attachment = wire::Opening { grants, evidence: Vec::new(), resume: Vec::new() }.encode_to_vec();
+        self.start_with(epoch, attachment);
+    }
+
+    /// An EpochStart on any opening.
+    pub fn start_with(&mut self, epoch: u64, attachment: Vec<u8>) {
         let body = wire::EpochStart { epoch, opening: attachment_hash(&attachment).as_bytes().to_vec() };
         let leader = self.cluster.context.leader(epoch, &BTreeSet::new());
         let entry = self.forge(leader, Kind::EpochStart, &body, attachment);
