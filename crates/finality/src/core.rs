@@ -216,7 +216,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn step(&mut self, now: Now, input: Input) -> Result<Out, Fatal> {
         self.now = now;
         match input {
-            Input::Start => self.on_start(),
+            Input::Start => self.on_start()?,
             Input::Tick => self.on_tick()?,
             Input::Request { event, origin } => self.on_request(*event, origin),
             Input::Message(message) => self.on_message(message)?,

@@ -105,15 +105,25 @@ impl<S: Store, R: Rules> Core<S, R> {
         Ok(())
     }
 
-    /// A Resume that the ceremony has left, or that was acted on before.
+    /// The signatures of a Resume that the ceremony has left, or that was acted on before.
+    fn kept_resume(&self) -> Result<Vec<Msg>, Fatal> {
+        let bytes = self.store.get(RESUME)?.unwrap_or_default();
+        let proof = wire::Proof::decode(bytes.as_slice()).unwrap_or_default();
+        let messages = proof.messages.into_iter().filter_map(|m| Message::check(&self.context, m).ok());
+        Ok(messages.filter(|message| matches!(message.body, Body::Resume(_))).collect())
+    }
+
+    /// Is this the first start after a ceremony that this custodian took part in?
+    pub(crate) fn comes_from_ceremony(&self) -> Result<bool, Fatal> {
+        let kept = self.kept_resume()?;
+        let signed = kept.iter().any(|message| message.sender == self.me);
+        Ok(signed && agreed(&self.context, &kept).is_some_and(|resume| resume.epoch > self.record.epoch))
+    }
+
+    /// Acts on what the ceremony has left.
     pub(crate) fn load_resume(&mut self) -> Result<(), Fatal> {
-        let Some(bytes) = self.store.get(RESUME)? else { return Ok(()) };
-        for envelope in wire::Proof::decode(bytes.as_slice()).unwrap_or_default().messages {
-            if let Ok(message) = Message::check(&self.context, envelope)
-                && matches!(message.body, Body::Resume(_))
-            {
-                self.resumes.insert(message.sender, message);
-            }
+        for message in self.kept_resume()? {
+            self.resumes.insert(message.sender, message);
         }
         self.try_resume()
     }

@@ -22,6 +22,8 @@ pub(crate) struct StartCheck {
     answers: BTreeMap<u16, Heard>,
     /// Somebody has shown a later message of the own.
     rolled_back: bool,
+    /// This custodian has signed the Resume that the next epoch stands on: its operator has looked at its disk.
+    ceremony: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,11 +75,12 @@ impl StartCheck {
 }
 
 impl<S: Store, R: Rules> Core<S, R> {
-    pub(crate) fn on_start(&mut self) {
+    pub(crate) fn on_start(&mut self) -> Result<(), Fatal> {
         if self.start.phase != Phase::New {
-            return;
+            return Ok(());
         }
         self.start.phase = Phase::Asking;
+        self.start.ceremony = self.comes_from_ceremony()?;
         self.entropy.fill_bytes(&mut self.start.nonce);
         if !R::keeps(Rule::SeqStaysUntilChecked) {
             self.durable();
@@ -85,6 +88,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         // Before anything else, with the seq as read, unraised.
         self.ask_all();
         self.judge_answers();
+        Ok(())
     }
 
     pub(crate) fn ask_all(&mut self) {
@@ -100,6 +104,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// Does the local intact mark hold: is this a restart of the process, not of the disk?
     fn intact(&self) -> bool {
         self.not_restored
+            || self.start.ceremony
             || (!self.boot.is_empty() && self.boot == self.record.boot)
             || (!R::keeps(Rule::MarkIsBootId) && self.record.run > 0)
     }
