@@ -10,10 +10,13 @@ use crate::message::Body;
 use crate::record::glance;
 use crate::{Action, Context};
 
+/// A store, its operations so far, and what would be left of it.
+type Seen = (Weak<MemoryStore>, u64, Arc<MemoryStore>);
+
 /// What would be left of this store if the power went now. Kept until the store is used again.
 fn durable(store: &Arc<MemoryStore>) -> Arc<MemoryStore> {
     thread_local! {
-        static LAST: RefCell<Option<(Weak<MemoryStore>, u64, Arc<MemoryStore>)>> = const { RefCell::new(None) };
+        static LAST: RefCell<Option<Seen>> = const { RefCell::new(None) };
     }
     let (of, ops) = (Arc::downgrade(store), store.ops());
     LAST.with_borrow_mut(|last| match last {
