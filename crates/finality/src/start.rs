@@ -121,7 +121,8 @@ impl<S: Store, R: Rules> Core<S, R> {
                 .as_ref()
                 .map(|h| h.certificate.log.json().as_bytes().to_vec())
                 .unwrap_or_default(),
-            quarantined: self.record.bar != Bar::None,
+            // Whoever has signed the Resume that it is about to act on counts again: else two of them wait for each other.
+            quarantined: self.record.bar != Bar::None && (!self.start.ceremony || self.start.rolled_back),
             starting: !self.start.running(),
             intact: self.intact(),
         };

@@ -377,4 +377,25 @@ mod tests {
             prop_assert_eq!(overlay.scan(b"k", &[b'k', from], limit).unwrap(), expected);
         }
     }
+
+    /// What others fetch is kept as it was, until too much has changed.
+    #[test]
+    fn a_frozen_state_is_let_go_when_too_much_has_changed() {
+        let mut certified = Certified::new(MemoryStore::default());
+        let key = |n: u8| vec![b'v', n];
+        let large = |n: u8| Writes::from([(key(n), Some(vec![n; FROZEN_BYTES / 2]))]);
+        for n in 0..3 {
+            certified.install(0, large(n));
+        }
+        certified.freeze(0);
+        certified.install(1, Writes::from([(key(0), None), (key(9), Some(vec![1]))]));
+        certified.install(2, Writes::from([(key(0), Some(vec![2]))]));
+        let frozen = certified.frozen().unwrap();
+        assert_eq!(frozen.get(&key(0)).unwrap().map(|old| old.len()), Some(FROZEN_BYTES / 2));
+        assert_eq!(frozen.get(&key(9)).unwrap(), None);
+        assert_eq!(frozen.scan(b"v", b"v", 9).unwrap().len(), 3);
+        assert_eq!(certified.frozen_height(), Some(0));
+        certified.install(3, Writes::from([(key(1), None)]));
+        assert_eq!(certified.frozen_height(), None, "memory is bounded");
+    }
 }
