@@ -16,3 +16,7 @@ test:
 # A bet settled by four custodians on this computer, one of them killed on the way.
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
+
+# Whole custodians in virtual time: `just sim --seeds 0..100`, `just sim --seeds 7..8 --custodians 7 --log seed-7.log`.
+sim *ARGS:
+    cargo run --release -p chaos -- sim {{ARGS}}

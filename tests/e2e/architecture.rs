@@ -140,6 +140,24 @@ fn only_the_node_names_openraft() {
 }
 
 #[test]
+fn nothing_of_the_simulator_is_in_the_program() {
+    let below = tree("concordat");
+    assert!(below.contains(&"concordat-node".to_owned()), "an empty tree proves nothing");
+    let found: Vec<&String> =
+        below.iter().filter(|name| ["chaos", "openraft-rt-sim"].contains(&name.as_str())).collect();
+    assert!(found.is_empty(), "concordat depends on {found:?}");
+    assert!(tree("chaos").contains(&"openraft-rt-sim".to_owned()));
+    // Rules that are switched off have a module of their own, which no crate of the program names.
+    let shipped: Vec<String> = fs::read_dir(root().join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "finality")
+        .collect();
+    let names: Vec<&str> = shipped.iter().map(String::as_str).collect();
+    assert_eq!(breaches(&names, &["finality::mutants", "Mutant<"]), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_looked_for_is_found_where_it_is() {
     // The checks above look at real lines: the shell does name all this.
     assert!(!breaches(&["cli"], &["tokio", "SystemTime::now", "std::fs"]).is_empty());
