@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::sim::brain::mind;
-use crate::sim::faults::Counters;
+use crate::sim::faults::{Counters, Fault};
 use crate::sim::liars::{BEHAVIOURS, TWINS};
 use crate::sim::run::{FAULTY_MS, Outcome, Setting, family_named, run};
 
@@ -60,6 +60,21 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     if range.is_empty() { Err("expected A..B with A below B".into()) } else { Ok(range) }
 }
 
+/// From so many seeds of all families and behaviours on, everything that a run set is there for must have happened in it.
+const ENOUGH: u64 = 200;
+
+/// Paths that are rarely taken and must be taken by some run.
+const RARE: [&str; 8] = [
+    "attempt 2",
+    "value rule applied",
+    "certificate from another epoch",
+    "quarantine entered",
+    "quarantine left",
+    "evidence passed on",
+    "alarm: bad share",
+    "alarm: refused",
+];
+
 /// A broken rule in the summary.
 #[derive(Serialize)]
 struct Broken {
@@ -84,6 +99,8 @@ struct Summary {
     healing_epochs: BTreeMap<u64, u64>,
     families: BTreeMap<String, u64>,
     faults: BTreeMap<&'static str, u64>,
+    /// What should have happened in so many runs, and never did.
+    missing: Vec<&'static str>,
     violations: Vec<Broken>,
 }
 
@@ -158,7 +175,13 @@ impl Sim {
                     .with_context(|| format!("can't write {}", path.display()))?;
             }
         }
-        let ok = summary.violations.is_empty();
+        let ok = summary.violations.is_empty() && summary.missing.is_empty();
+        for missing in &summary.missing {
+            eprintln!(
+                "{missing}: never happened in {} seeds; more seeds, or a simulator that forgot it",
+                summary.seeds
+            );
+        }
         println(&serde_json::to_string(&summary)?);
         Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -185,6 +208,14 @@ impl Sim {
                     message: broken.message.clone(),
                 });
             }
+        }
+        let everything = self.family.is_none() && self.behaviour.is_empty() && self.mutant.is_none();
+        if everything && summary.seeds >= ENOUGH {
+            let faults = Fault::ALL.iter().map(|fault| fault.name());
+            let liars = BEHAVIOURS.iter().map(|(name, _)| *name).chain([TWINS]);
+            let liars = liars.filter(|_| self.byzantine != Some(0));
+            let wanted = faults.chain(liars).chain(RARE);
+            summary.missing = wanted.filter(|what| counters.of(what) == 0).collect();
         }
         summary.faults = counters.0;
         summary.violations.sort_by_key(|broken| broken.seed);

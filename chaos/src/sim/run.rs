@@ -88,7 +88,10 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
         for number in setting.cluster.members.keys() {
             seats.push(Seat::new(*number, setting.mind)?);
         }
-        let liars = corrupt(&mut seats, setting, &mut dice)?;
+        // A disk that is replaced counts among the f who may be faulty.
+        let spared = usize::from(family.faults.contains(&Fault::Restore));
+        let byzantine = setting.byzantine.saturating_sub(spared);
+        let liars = corrupt(&mut seats, setting, byzantine, &mut dice)?;
         let trace = if setting.keep { Trace::kept() } else { Trace::default() };
         let world = World::new(setting.cluster.clone(), setting.mind, seats, seed, trace);
         let mut play = Play {
@@ -100,8 +103,9 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
             faulty_ms: setting.faulty_ms,
             healing: 0,
         };
-        for liar in liars {
-            play.world.note(format_args!("{liar}"));
+        for (told, names) in liars {
+            play.world.note(format_args!("{told}"));
+            names.into_iter().for_each(|name| play.world.counters.count(name));
         }
         play.begin();
         play.faulty().await;
@@ -111,24 +115,29 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
 }
 
 /// Makes some of the custodians liars.
-fn corrupt(seats: &mut Vec<Seat>, setting: &Setting, dice: &mut ChaCha20Rng) -> Result<Vec<String>> {
+fn corrupt(
+    seats: &mut Vec<Seat>,
+    setting: &Setting,
+    byzantine: usize,
+    dice: &mut ChaCha20Rng,
+) -> Result<Vec<(String, Vec<&'static str>)>> {
     let mut numbers: Vec<usize> = (0..seats.len()).collect();
     let (mut told, mut twins) = (Vec::new(), Vec::new());
-    for _ in 0..setting.byzantine {
+    for _ in 0..byzantine {
         let which = usize::try_from(below(dice, numbers.len() as u64)).unwrap_or_default();
         let Some(seat) = numbers.get(which).copied().and_then(|seat| seats.get_mut(seat)) else { break };
         numbers.remove(which);
         let own = ChaCha20Rng::seed_from_u64(dice.next_u64());
         let one_of = BEHAVIOURS.len() as u64 + 1;
         if setting.behaviours == [TWINS] || setting.behaviours.is_empty() && chance(dice, 1, one_of) {
-            told.push(format!("custodian {} is twins", seat.number));
+            told.push((format!("custodian {} is twins", seat.number), vec![TWINS]));
             seat.honest = false;
             twins.push(seat.number);
             continue;
         }
         let liar =
             if setting.behaviours.is_empty() { Liar::any(own) } else { Liar::new(&setting.behaviours, own) };
-        told.push(format!("custodian {} {}", seat.number, liar.describe()));
+        told.push((format!("custodian {} {}", seat.number, liar.names().join(" and ")), liar.names()));
         seat.corrupt(liar);
     }
     for number in twins {

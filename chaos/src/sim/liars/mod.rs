@@ -169,9 +169,9 @@ impl Liar {
         Liar::new(&names, dice)
     }
 
-    /// What it does, in words.
-    pub fn describe(&self) -> String {
-        self.behaviours.iter().map(|behaviour| behaviour.name()).collect::<Vec<_>>().join(" and ")
+    /// What it does.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.behaviours.iter().map(|behaviour| behaviour.name()).collect()
     }
 
     /// What leaves instead of a message.
