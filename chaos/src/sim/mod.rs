@@ -17,6 +17,7 @@ pub mod liars;
 pub mod net;
 pub mod outlet;
 pub mod outside;
+pub mod reading;
 pub mod relays;
 pub mod run;
 pub mod seat;

@@ -23,7 +23,7 @@ use crate::cluster::Cluster;
 use crate::invariants::Violation;
 
 /// How long faults last, if nobody says otherwise: long enough for several epochs.
-pub const FAULTY_MS: (u64, u64) = (6_000, 30_000);
+pub const FAULTY_MS: (u64, u64) = (4_000, 16_000);
 
 /// What a run is made of, beside its seed.
 #[derive(Clone)]

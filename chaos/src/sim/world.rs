@@ -26,6 +26,7 @@ use super::liars::{Liar, Saying, Tools};
 use super::net::{Net, below};
 use super::outlet::Outlet;
 use super::outside::{Answer, Life, Mail, Post, Simulated, Slot, SlowFlusher, Wire};
+use super::reading::Reading;
 use super::relays::Relays;
 use super::seat::{Running, Seat};
 use super::trace::Trace;
@@ -122,6 +123,8 @@ pub struct World {
     watch: Watch,
     /// Every event that a certificate covers.
     certified: BTreeSet<Hash>,
+    /// Messages read before.
+    read: Reading,
     /// In which epochs each head was signed.
     signed: BTreeMap<Hash, Vec<u64>>,
 }
@@ -178,6 +181,7 @@ impl World {
             post,
             watch: Watch::default(),
             certified: BTreeSet::new(),
+            read: Reading::default(),
             signed: BTreeMap::new(),
         }
     }
@@ -369,21 +373,18 @@ impl World {
         self.seats.get_mut(life.seat).filter(|seat| seat.run == life.run)?.running.as_mut()
     }
 
-    fn deliver(&mut self, to: usize, from: u16, bytes: &[u8]) {
+    fn deliver(&mut self, to: usize, from: u16, bytes: &Bytes) {
         if self.seats.get(to).is_none_or(|seat| seat.running.is_none()) {
             return;
         }
-        match engine::received(&self.context, from, bytes) {
-            Ok(input) => {
-                let hears = match &input {
-                    Input::Message(message) => self.as_liar(to, |liar, tools| liar.hear(tools, message)),
-                    _ => None,
-                };
+        match self.read.read(&self.context, from, bytes) {
+            Some(message) => {
+                let hears = self.as_liar(to, |liar, tools| liar.hear(tools, &message));
                 if hears.unwrap_or(true) {
-                    self.input(to, input);
+                    self.input(to, Input::Message(message));
                 }
             }
-            Err(_) => self.counters.count("refused message"),
+            None => self.counters.count("refused message"),
         }
     }
 
