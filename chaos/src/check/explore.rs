@@ -103,6 +103,12 @@ struct Way {
     outcome: u16,
 }
 
+/// A step of one custodian that leads somewhere: its number, which of its outcomes, the state after it.
+type Move = (Id, u16, Id);
+
+/// Soups kept at hand; others are cooked again.
+const FRESH: usize = 20_000;
+
 /// The search.
 pub struct Search<R: Explored> {
     bounds: Bounds,
@@ -114,8 +120,19 @@ pub struct Search<R: Explored> {
     by_step: HashMap<Step, Id>,
     moves: HashMap<(Id, Id), Vec<Id>>,
     labels: HashMap<(Id, Id), Vec<String>>,
-    soups: HashMap<Vec<Id>, Rc<Soup>>,
+    /// Soups by the sets of messages in them, and the rules that each breaks.
+    soups: HashMap<State, Id>,
+    broken: Vec<Vec<Violation>>,
+    /// The soups of late.
+    fresh: HashMap<Id, Rc<Soup>>,
+    /// What may happen next to a custodian in a soup, with a crash or without.
+    next: HashMap<(Id, Id, bool), Rc<[Move]>>,
     report: Report,
+}
+
+/// The sets of those who are there.
+fn present(sets: &State) -> Vec<Id> {
+    sets.iter().filter(|set| **set != NOBODY).copied().collect()
 }
 
 /// Nobody stands here: the liar's place.
@@ -153,6 +170,9 @@ impl<R: Explored> Search<R> {
             moves: HashMap::new(),
             labels: HashMap::new(),
             soups: HashMap::new(),
+            broken: Vec::new(),
+            fresh: HashMap::new(),
+            next: HashMap::new(),
             report,
         })
     }
@@ -183,7 +203,10 @@ impl<R: Explored> Search<R> {
             let end = ways.len();
             for at in level.clone() {
                 let Some((state, _)) = ways.get(at).copied() else { break };
-                for (place, step, outcome, next) in self.successors(&state)? {
+                let successors = self.successors(&state)?;
+                let moves =
+                    successors.iter().flat_map(|(place, moves)| moves.iter().map(move |one| (*place, *one)));
+                for (place, (step, outcome, next)) in moves {
                     let mut state = state;
                     let Some(custodian) = state.get_mut(place) else { continue };
                     *custodian = next;
@@ -232,52 +255,82 @@ impl<R: Explored> Search<R> {
                 custodian.stopped.iter().map(|how| Violation { invariant: "stopped", message: how.clone() }),
             );
         }
-        all.extend(self.soup(state)?.broken.iter().cloned());
+        let soup = self.soup(state)?;
+        all.extend(self.broken.get(soup as usize).into_iter().flatten().cloned());
         let counts =
             |name: &str| self.bounds.rules.is_empty() || self.bounds.rules.iter().any(|rule| rule == name);
         Ok(all.into_iter().find(|broken| counts(broken.invariant)))
     }
 
-    fn sets(&self, state: &State) -> Vec<Id> {
-        state.iter().filter_map(|id| self.views.get(*id as usize)).map(|view| view.sent).collect()
-    }
-
-    fn soup(&mut self, state: &State) -> Result<Rc<Soup>> {
-        let sets = self.sets(state);
+    /// The number of the soup of a state.
+    fn soup(&mut self, state: &State) -> Result<Id> {
+        let sets = state.map(|id| self.views.get(id as usize).map_or(NOBODY, |view| view.sent));
         if let Some(soup) = self.soups.get(&sets) {
-            return Ok(soup.clone());
+            return Ok(*soup);
         }
-        let soup = Rc::new(Soup::of::<R>(&mut self.world, &sets)?);
-        self.soups.insert(sets, soup.clone());
-        Ok(soup)
+        let id = Id::try_from(self.broken.len())?;
+        let soup = Soup::of::<R>(&mut self.world, &present(&sets))?;
+        self.broken.push(soup.broken.clone());
+        self.soups.insert(sets, id);
+        self.keep(id, Rc::new(soup));
+        Ok(id)
     }
 
-    /// All steps that lead somewhere: whose, which, which of its outcomes, where to.
-    fn successors(&mut self, state: &State) -> Result<Vec<(usize, Id, u16, Id)>> {
+    fn keep(&mut self, id: Id, soup: Rc<Soup>) {
+        if self.fresh.len() >= FRESH {
+            self.fresh.clear();
+        }
+        self.fresh.insert(id, soup);
+    }
+
+    /// All steps that lead somewhere, by whose they are.
+    fn successors(&mut self, state: &State) -> Result<Vec<(usize, Rc<[Move]>)>> {
         let crashed: u32 =
             state.iter().filter_map(|id| self.views.get(*id as usize)).map(|v| v.crashes).sum();
+        let crash = crashed < self.bounds.crashes;
         let soup = self.soup(state)?;
         let mut all = Vec::new();
         for (place, id) in state.iter().enumerate().filter(|(_, id)| **id != NOBODY) {
-            let view = *self.views.get(*id as usize).context("a custodian that nobody met")?;
-            let mut steps = soup.steps::<R>(&mut self.world, &view, self.bounds.epochs)?;
-            if crashed < self.bounds.crashes && !view.stopped {
-                let cuts: Vec<Step> = steps.iter().map(|step| Step::Cut(Box::new(step.clone()))).collect();
-                if self.bounds.cuts {
-                    steps.extend(cuts);
-                }
-                steps.push(Step::Restart);
+            let moves = match self.next.get(&(*id, soup, crash)) {
+                Some(moves) => moves.clone(),
+                None => self.look(state, soup, *id, crash)?,
+            };
+            all.push((place, moves));
+        }
+        Ok(all)
+    }
+
+    /// What may happen next to a custodian in a soup.
+    fn look(&mut self, state: &State, soup: Id, id: Id, crash: bool) -> Result<Rc<[Move]>> {
+        let view = *self.views.get(id as usize).context("a custodian that nobody met")?;
+        let cooked = match self.fresh.get(&soup) {
+            Some(cooked) => cooked.clone(),
+            None => {
+                let sets = state.map(|id| self.views.get(id as usize).map_or(NOBODY, |view| view.sent));
+                let cooked = Rc::new(Soup::of::<R>(&mut self.world, &present(&sets))?);
+                self.keep(soup, cooked.clone());
+                cooked
             }
-            for step in steps {
-                let step = self.name(step)?;
-                let moves = self.moves(*id, step)?;
-                for (outcome, next) in moves.iter().enumerate() {
-                    if *next != *id {
-                        all.push((place, step, u16::try_from(outcome)?, *next));
-                    }
+        };
+        let mut steps = cooked.steps::<R>(&mut self.world, &view, self.bounds.epochs)?;
+        if crash && !view.stopped {
+            if self.bounds.cuts {
+                let cuts: Vec<Step> = steps.iter().map(|step| Step::Cut(Box::new(step.clone()))).collect();
+                steps.extend(cuts);
+            }
+            steps.push(Step::Restart);
+        }
+        let mut all = Vec::new();
+        for step in steps {
+            let step = self.name(step)?;
+            for (outcome, next) in self.moves(id, step)?.into_iter().enumerate() {
+                if next != id {
+                    all.push((step, u16::try_from(outcome)?, next));
                 }
             }
         }
+        let all: Rc<[Move]> = all.into();
+        self.next.insert((id, soup, crash), all.clone());
         Ok(all)
     }
 
