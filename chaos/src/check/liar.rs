@@ -66,7 +66,7 @@ pub fn grant(
 /// When it can't be signed.
 pub fn epoch_start(founding: &Founding, liar: u16, epoch: u64, grants: &[Msg]) -> Result<Msg> {
     let bare = |message: &Msg| wire::Envelope { attachment: Vec::new(), ..message.envelope().clone() };
-    let opening = wire::Opening { grants: grants.iter().map(bare).collect(), evidence: Vec::new() };
+    let opening = wire::Opening { grants: grants.iter().map(bare).collect(), ..wire::Opening::default() };
     let attachment = opening.encode_to_vec();
     let body = wire::EpochStart { epoch, opening: attachment_hash(&attachment).as_bytes().to_vec() };
     founding.forge(liar, Kind::EpochStart, &body, attachment)

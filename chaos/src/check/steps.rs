@@ -116,7 +116,12 @@ pub fn take<R: Explored>(world: &mut World, it: &mut Custodian<R>, step: &Step) 
         }
         Step::Certificate(id) => {
             let heads = vec![certified(world, id)?];
-            let message = world.forge(other, Kind::Heads, &wire::Heads { heads }, Vec::new())?;
+            let message = world.forge(
+                other,
+                Kind::Heads,
+                &wire::Heads { heads, ..wire::Heads::default() },
+                Vec::new(),
+            )?;
             Ok(!cut(it.input(world, Input::Message(message))?))
         }
         Step::Open(epoch, grants, own) => {

@@ -2,7 +2,8 @@
 //! explorer that holds the clocks still can't see. What is left out stands beside its reason.
 //!
 //! Left out everywhere: `seq`, claims and what is flushed when (they order the messages of one sender, which an explorer
-//! does by runs, see [`crate::rules::Rules::next_seq`], and find rolled back disks); every clock, timeout, repeat and rate
+//! does by runs, see [`crate::rules::Rules::next_seq`], and find rolled back disks); resumes, states that are being fetched and
+//! heads seen on relays (an explorer delivers none); every clock, timeout, repeat and rate
 //! limit (time stands still, and a network that delivers anything at any time needs no repeats); complaints, doublings,
 //! reachability and the opening of an epoch (the explorer makes everybody complain whenever it likes); signatures and
 //! the digests over them.
@@ -160,7 +161,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         for (key, _) in kept {
             canon.0.part(&key);
         }
-        canon.flag("running", self.start.running());
+        canon.flag("running", self.start.running()).flag("resigned", self.resigned);
         canon.0.part(&self.evidence.keys().flat_map(|number| number.to_be_bytes()).collect::<Vec<_>>());
         self.digest_witnessed(&mut canon);
         self.digest_epoch(&mut canon);
@@ -179,6 +180,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         canon.maybe_vote("lock", record.lock.as_ref().map(|lock| lock.vote));
         canon.maybe_vote("shared", record.shared.as_ref().map(|(vote, _)| *vote));
         canon.hash("session", record.shared.as_ref().map_or(&Hash::ZERO, |(_, session)| session));
+        let (height, resumed) = record.resumed.unwrap_or_default();
+        canon.number("resumed", height).hash("by", &resumed);
         match record.bar {
             Bar::None => canon.number("bar", 0),
             Bar::Unknown => canon.number("bar", 1),
@@ -212,7 +215,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             canon.maybe_vote("forced", started.forced.as_ref().map(|cert| cert.vote));
         }
         canon.hashes("entries", epoch.entries.iter().map(|entry| &entry.hash));
-        canon.number("dropped", epoch.dropped).number("covered", epoch.covered);
+        canon.flag("gap", epoch.gap).number("dropped", epoch.dropped).number("covered", epoch.covered);
         for head in &epoch.unmatched {
             canon.hashes("unmatched", head.iter());
         }
