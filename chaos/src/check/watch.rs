@@ -44,10 +44,10 @@ impl Watching {
     }
 
     fn moment(&mut self, context: &Context, moment: &Moment<'_>) {
-        if let Some(broken) = self.own.see(context, moment)
-            && self.broken.iter().all(|known| known.invariant != broken.invariant)
-        {
-            self.broken.push(broken);
+        for broken in self.own.see(context, moment) {
+            if self.broken.iter().all(|known| known.invariant != broken.invariant) {
+                self.broken.push(broken);
+            }
         }
     }
 }

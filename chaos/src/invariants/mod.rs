@@ -122,8 +122,8 @@ pub struct OwnWatch {
 }
 
 impl OwnWatch {
-    /// As [`Watch::see`].
-    pub fn see(&mut self, context: &Context, moment: &Moment<'_>) -> Option<Violation> {
+    /// Shows what happened to every invariant, also to those after one that is broken.
+    pub fn see(&mut self, context: &Context, moment: &Moment<'_>) -> Vec<Violation> {
         let all: [&mut dyn Invariant; 6] = [
             &mut self.never_falls,
             &mut self.one_vote,
@@ -132,9 +132,11 @@ impl OwnWatch {
             &mut self.grant_shows_lock,
             &mut self.written_before_sent,
         ];
-        all.into_iter().find_map(|invariant| {
-            let message = invariant.see(context, moment).err()?;
-            Some(Violation { invariant: invariant.name(), message })
-        })
+        all.into_iter()
+            .filter_map(|invariant| {
+                let message = invariant.see(context, moment).err()?;
+                Some(Violation { invariant: invariant.name(), message })
+            })
+            .collect()
     }
 }
