@@ -335,12 +335,12 @@ impl Soup {
             let mut all = own.clone();
             all.extend(others.iter().filter_map(said));
             if others.len() >= q {
-                openings.entry(value_rule(&all)).or_insert_with(|| (others.clone(), None));
+                openings.entry(value_rule::<R>(&all)).or_insert_with(|| (others.clone(), None));
             }
             if others.len() + 1 >= q {
                 for (tip, lock) in &liars {
                     let next = world.heads.get(tip).map_or(1, |head| head.height + 1);
-                    let opening = value_rule(&[all.as_slice(), &[(next, *lock)]].concat());
+                    let opening = value_rule::<R>(&[all.as_slice(), &[(next, *lock)]].concat());
                     openings.entry(opening).or_insert_with(|| (others.clone(), Some((*tip, *lock))));
                 }
             }
@@ -352,11 +352,12 @@ impl Soup {
 /// Where an epoch can begin (the height and the forced head), with grants that lead there: others' and the liar's.
 type Openings = BTreeMap<(u64, Option<Vote>), (Vec<Id>, Option<(Hash, Option<Vote>)>)>;
 
-/// What an opening says: the highest height, and for it the lock of the highest epoch.
-fn value_rule(grants: &[(u64, Option<Vote>)]) -> (u64, Option<Vote>) {
+/// What an opening says: the highest height, and for it the lock of the highest epoch; of the lowest, for a mutant.
+fn value_rule<R: Explored>(grants: &[(u64, Option<Vote>)]) -> (u64, Option<Vote>) {
     let next = grants.iter().map(|(next, _)| *next).max().unwrap_or(0);
     let locks = grants.iter().filter_map(|(_, lock)| *lock).filter(|lock| lock.height == next);
-    (next, locks.max_by_key(|lock| lock.epoch))
+    let highest = R::keeps(Rule::HighestLockDecides);
+    (next, if highest { locks.max_by_key(|lock| lock.epoch) } else { locks.min_by_key(|lock| lock.epoch) })
 }
 
 fn by(world: &World, id: Id) -> Option<u16> {
