@@ -21,6 +21,9 @@ enum Command {
     /// Runs whole custodians in virtual time, one run per seed.
     #[cfg(feature = "sim")]
     Sim(commands::sim::Sim),
+    /// Runs every mutant on its recorded seeds.
+    #[cfg(feature = "sim")]
+    Mutants(commands::mutants::Mutants),
     /// Steps through the event log of a run.
     #[cfg(feature = "sim")]
     Replay(commands::replay::Replay),
@@ -31,6 +34,8 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         #[cfg(feature = "sim")]
         Command::Sim(sim) => sim.run(),
+        #[cfg(feature = "sim")]
+        Command::Mutants(mutants) => mutants.run(),
         #[cfg(feature = "sim")]
         Command::Replay(replay) => replay.run(),
     };

@@ -16,6 +16,7 @@ fn setting(family: &str, byzantine: usize) -> Result<Setting> {
         faulty_ms: (2_000, 3_000),
         keep: false,
         family: Some(family_named(family).context("no such family")?),
+        scenario: None,
     })
 }
 

@@ -14,9 +14,10 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::sim::brain::mind;
-use crate::sim::faults::{Counters, Fault};
+use crate::sim::faults::{Counters, FAMILIES, Fault};
 use crate::sim::liars::{BEHAVIOURS, TWINS};
 use crate::sim::run::{FAULTY_MS, Outcome, Setting, family_named, run};
+use crate::sim::scenarios::{self, SCENARIOS};
 
 /// Runs seeds and checks every invariant after every step.
 #[derive(Args)]
@@ -33,7 +34,7 @@ pub struct Sim {
     /// Runs each seed twice and compares the traces.
     #[arg(long)]
     twice: bool,
-    /// One family of faults only.
+    /// One family of faults, or one directed attack, only; `list` prints the names.
     #[arg(long)]
     family: Option<String>,
     /// The honest run under other rules; `list` prints the names.
@@ -131,13 +132,19 @@ impl Sim {
             known.map(|(name, _)| *name).with_context(|| format!("no behaviour is called {name}"))
         };
         let behaviours = self.behaviour.iter().map(named).collect::<Result<Vec<_>>>()?;
-        let family = match &self.family {
-            Some(name) => Some(family_named(name).with_context(|| format!("no family is called {name}"))?),
-            None => None,
-        };
+        if self.family.as_deref() == Some("list") {
+            FAMILIES.iter().for_each(|family| println(family.name));
+            SCENARIOS.iter().for_each(|scenario| println(scenario.name));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let name = self.family.as_deref().unwrap_or_default();
+        let (family, scenario) = (family_named(name), scenarios::named(name));
+        if !name.is_empty() && family.is_none() && scenario.is_none() {
+            bail!("no family is called {name}");
+        }
         let one = self.seeds.end - self.seeds.start == 1;
         let keep = one && self.log.is_some();
-        let setting = Setting { cluster, byzantine, behaviours, mind, faulty_ms: FAULTY_MS, keep, family };
+        let setting = Setting { cluster, byzantine, behaviours, mind, faulty_ms: FAULTY_MS, keep, family, scenario };
         let next = AtomicU64::new(self.seeds.start);
         let (end, twice, first) = (self.seeds.end, self.twice, self.first);
         let outcomes = std::thread::scope(|scope| {

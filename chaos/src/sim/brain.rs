@@ -147,10 +147,18 @@ impl Mind {
 /// The rules as they are.
 pub const LAW: Mind = Mind { name: "law", off: 0 };
 
-/// The rules of a name: the law, or a mutant of PROTOCOL 12.
+/// The rules of a name: the law, a mutant of PROTOCOL 12, or several mutants joined by `+` in one.
 pub fn mind(name: &str) -> Option<Mind> {
-    let mutant = ALL.iter().find(|mutant| mutant.name == name);
-    mutant
-        .map(|mutant| Mind { name: mutant.name, off: mutant.off })
-        .or_else(|| (name == LAW.name).then_some(LAW))
+    name.split('+').try_fold(None, |joined: Option<Mind>, name| {
+        let mutant = ALL.iter().find(|mutant| mutant.name == name);
+        let one = mutant.map(|mutant| Mind { name: mutant.name, off: mutant.off });
+        let one = one.or_else(|| (name == LAW.name).then_some(LAW))?;
+        Some(Some(joined.map_or(one, |joined| joined.without(one.off))))
+    })?
+}
+
+/// The rules under which a mutant's run must break nothing: the law, or what else is switched off beside the mutant because
+/// it would mask it.
+pub fn control_of(name: &str) -> Mind {
+    name.split_once('+').and_then(|(_, beside)| mind(beside)).unwrap_or(LAW)
 }

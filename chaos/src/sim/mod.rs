@@ -9,6 +9,7 @@
 //! * [`liars`]: custodians that lie; [`net`]: which message arrives, when, how often; [`faults`]: what goes wrong;
 //! * [`outlet`] and [`relays`]: what is published, and what relays make of it;
 //! * [`users`]: requests, and what their senders were promised;
+//! * [`scenarios`]: directed attacks, one script each;
 //! * [`run`]: a run from its seed to its [`run::Outcome`].
 
 pub mod brain;
@@ -20,6 +21,7 @@ pub mod outside;
 pub mod reading;
 pub mod relays;
 pub mod run;
+pub mod scenarios;
 pub mod seat;
 pub mod trace;
 pub mod users;

@@ -16,6 +16,7 @@ use super::brain::Mind;
 use super::faults::{Counters, FAMILIES, Family, Fault, family};
 use super::liars::{BEHAVIOURS, Liar, TWINS};
 use super::net::{Net, below, chance};
+use super::scenarios::{self, Scenario};
 use super::seat::Seat;
 use super::trace::Trace;
 use super::world::{Event, TIMEOUT_MS, World};
@@ -42,6 +43,8 @@ pub struct Setting {
     pub keep: bool,
     /// One family of faults only.
     pub family: Option<Family>,
+    /// One directed attack only.
+    pub scenario: Option<Scenario>,
 }
 
 /// What came of a run.
@@ -83,6 +86,10 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
     let mut runtime = SimRuntime::with_seed(seed);
     runtime.block_on(async {
         let mut dice = ChaCha20Rng::seed_from_u64(seed ^ 0x506c_616e_0000_0000);
+        let free = setting.family.is_none() && setting.behaviours.is_empty();
+        let scenario = setting.scenario.or_else(|| {
+            free.then(|| scenarios::any(&mut dice, setting.cluster.n(), setting.byzantine)).flatten()
+        });
         let family = setting.family.unwrap_or_else(|| family(&mut dice));
         let mut seats = Vec::new();
         for number in setting.cluster.members.keys() {
@@ -91,7 +98,10 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
         // A disk that is replaced counts among the f who may be faulty.
         let spared = usize::from(family.faults.contains(&Fault::Restore));
         let byzantine = setting.byzantine.saturating_sub(spared);
-        let liars = corrupt(&mut seats, setting, byzantine, &mut dice)?;
+        let liars = match scenario {
+            None => corrupt(&mut seats, setting, byzantine, &mut dice)?,
+            Some(_) => Vec::new(),
+        };
         let trace = if setting.keep { Trace::kept() } else { Trace::default() };
         let world = World::new(setting.cluster.clone(), setting.mind, seats, seed, trace);
         let mut play = Play {
@@ -106,6 +116,10 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
         for (told, names) in liars {
             play.world.note(format_args!("{told}"));
             names.into_iter().for_each(|name| play.world.counters.count(name));
+        }
+        if let Some(scenario) = scenario {
+            play.family = Family { name: scenario.name, faults: &[] };
+            return scenarios::play(scenario, play, seed).await;
         }
         play.begin();
         play.faulty().await;
@@ -148,9 +162,12 @@ fn corrupt(
     Ok(told)
 }
 
-struct Play {
-    world: World,
-    dice: ChaCha20Rng,
+/// A run that goes on.
+pub struct Play {
+    /// Its world.
+    pub world: World,
+    /// What the plan is made by.
+    pub dice: ChaCha20Rng,
     family: Family,
     f: usize,
     byzantine: usize,
@@ -160,7 +177,8 @@ struct Play {
 }
 
 impl Play {
-    fn begin(&mut self) {
+    /// Everybody starts.
+    pub(super) fn begin(&mut self) {
         for seat in 0..self.world.seats.len() {
             // Not all start at once.
             let ms = below(&mut self.dice, 400);
@@ -349,7 +367,7 @@ impl Play {
     }
 
     /// Everything heals.
-    async fn healed(&mut self) {
+    pub(super) async fn healed(&mut self) {
         if self.world.violation.is_some() {
             return;
         }
@@ -491,7 +509,8 @@ impl Play {
         all.collect::<Vec<_>>().join("; ")
     }
 
-    fn end(self, seed: u64) -> Outcome {
+    /// What came of it.
+    pub(super) fn end(self, seed: u64) -> Outcome {
         let World { users, counters, trace, violation, sent, epoch, .. } = &self.world;
         let requests = users.sent.values().filter(|sent| sent.acknowledged.is_some()).count() as u64;
         let (heads, epochs, ms, steps) = (users.history.len() as u64, *epoch, self.world.now(), trace.steps);

@@ -28,6 +28,7 @@ use super::outlet::Outlet;
 use super::outside::{Answer, Life, Mail, Post, Simulated, Slot, SlowFlusher, Wire};
 use super::reading::Reading;
 use super::relays::Relays;
+use super::scenarios::gate::{Gate, Pass};
 use super::seat::{Running, Seat};
 use super::trace::Trace;
 use super::users::Users;
@@ -100,6 +101,8 @@ pub struct World {
     pub seats: Vec<Seat>,
     /// The network.
     pub net: Net,
+    /// What stands over the network in a directed scenario.
+    pub gate: Option<Gate>,
     /// The users.
     pub users: Users,
     /// The relays.
@@ -167,6 +170,7 @@ impl World {
             context,
             seats,
             net: Net::default(),
+            gate: None,
             users,
             relays,
             dice: ChaCha20Rng::seed_from_u64(seed),
@@ -223,26 +227,32 @@ impl World {
     /// Lets things happen until the plan is due, or a rule is broken.
     pub async fn until_plan(&mut self) {
         while self.violation.is_none() {
-            while let Some(mail) = self.post.take() {
-                self.receive(mail);
-            }
-            let now = self.now();
-            match self.queue.first_key_value().map(|((at, _), _)| *at) {
-                Some(at) if at <= now => {
-                    let Some((_, event)) = self.queue.pop_first() else { continue };
-                    if matches!(event, Event::Plan) {
-                        return;
-                    }
-                    self.happen(event);
-                }
-                Some(at) => {
-                    let rest = SimRuntime::sleep_until(self.start + Duration::from_millis(at));
-                    let post = self.post.clone();
-                    SimRuntime::select2(post.some(), rest).await;
-                }
-                None => self.post.clone().some().await,
+            if self.step().await {
+                return;
             }
         }
+    }
+
+    /// Lets one thing happen, or time pass until something may. `true` if the plan is due.
+    pub async fn step(&mut self) -> bool {
+        while let Some(mail) = self.post.take() {
+            self.receive(mail);
+        }
+        let now = self.now();
+        match self.queue.first_key_value().map(|((at, _), _)| *at) {
+            Some(at) if at <= now => match self.queue.pop_first() {
+                Some((_, Event::Plan)) => return true,
+                Some((_, event)) => self.happen(event),
+                None => {}
+            },
+            Some(at) => {
+                let rest = SimRuntime::sleep_until(self.start + Duration::from_millis(at));
+                let post = self.post.clone();
+                SimRuntime::select2(post.some(), rest).await;
+            }
+            None => self.post.clone().some().await,
+        }
+        false
     }
 
     fn receive(&mut self, mail: Mail) {
@@ -544,6 +554,7 @@ impl World {
         let lies = seat.liar.is_some();
         let Some(running) = &mut seat.running else { return };
         let (watch, fuse, mut broken, mut dead) = (&mut self.watch, &mut seat.fuse, None, false);
+        let gate = &mut self.gate;
         let (mut signed, mut rare, mut spoken) = (Vec::new(), Vec::new(), Vec::new());
         let epoch = running.status.epoch;
         let orders = running.orders.clone();
@@ -561,6 +572,9 @@ impl World {
             if let Some(seen) = seen(&action) {
                 let moment = Moment { number, honest, disk: &disk, seen };
                 broken = broken.take().or_else(|| watch.see(&context, &moment));
+            }
+            if let (Action::Append { entry, .. }, Some(gate)) = (&action, gate.as_mut()) {
+                gate.entries.push((index, entry.clone()));
             }
             if let Action::Send { to, message } = &action {
                 notable(&message.body, &mut signed, &mut rare);
@@ -667,12 +681,19 @@ impl World {
             if !both && self.seat_for(to, from) != Some(target) {
                 continue;
             }
-            let fate = self.net.fate(&mut self.dice, from, target);
+            let mut fate = self.net.fate(&mut self.dice, from, target);
+            let now = self.now();
+            let mut held = 0;
+            match self.gate.as_mut().map(|gate| gate.judge(now, from, target, &bytes)) {
+                Some(Pass::Lost) => fate.arrives.clear(),
+                Some(Pass::After(ms)) => held = ms,
+                Some(Pass::Goes) | None => {}
+            }
             if let Some(fault) = fate.fault {
                 self.counters.count(fault);
             }
             for ms in fate.arrives {
-                self.after(ms + late, Event::Deliver { to: target, from: number, bytes: bytes.clone() });
+                self.after(ms + late + held, Event::Deliver { to: target, from: number, bytes: bytes.clone() });
             }
         }
     }
@@ -687,6 +708,17 @@ impl World {
             }
             self.send(from, to, bytes, late);
         }
+    }
+
+    /// A liar says something to one seat, past network and gate.
+    pub fn utter(&mut self, from: usize, to: usize, bytes: Bytes) {
+        let numbers = (self.seats.get(from).map(|seat| seat.number), self.seats.get(to).map(|seat| seat.number));
+        let (Some(number), Some(goal)) = numbers else { return };
+        let context = self.context.clone();
+        if let Ok(message) = Message::receive(&context, number, &bytes) {
+            self.see(from, Seen::Sent { to: goal, message: &message });
+        }
+        self.after(1, Event::Deliver { to, from: number, bytes });
     }
 
     /// Lets a liar do something; nothing if the custodian at this seat is none, or is down.
