@@ -102,7 +102,9 @@ impl Found {
             (Some(by), Some(seed), Some(step)) if by == expected => {
                 format!("caught by {by} at seed {seed}, step {step} ({at})")
             }
-            (Some(by), Some(seed), _) => format!("caught by {by} at seed {seed} instead of by {expected} ({at})"),
+            (Some(by), Some(seed), _) => {
+                format!("caught by {by} at seed {seed} instead of by {expected} ({at})")
+            }
             _ => format!("NOT CAUGHT by {expected} ({at})"),
         };
         let control = self.control.as_ref().map_or(String::new(), |broken| format!("; without it: {broken}"));
@@ -126,14 +128,18 @@ impl Mutants {
     /// A table that names what doesn't exist.
     pub fn run(self) -> Result<ExitCode> {
         let text = match &self.table {
-            Some(path) => std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?,
+            Some(path) => {
+                std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?
+            }
             None => TABLE.to_owned(),
         };
         let table: Table = serde_json::from_str(&text).context("the table of mutants")?;
         let wanted = |name: &str| {
-            self.names.is_empty() || self.names.iter().any(|wanted| name.split('+').next() == Some(wanted.as_str()))
+            self.names.is_empty()
+                || self.names.iter().any(|wanted| name.split('+').next() == Some(wanted.as_str()))
         };
-        let records: Vec<Record> = table.caught.iter().filter(|record| wanted(&record.mutant)).cloned().collect();
+        let records: Vec<Record> =
+            table.caught.iter().filter(|record| wanted(&record.mutant)).cloned().collect();
         let known = |name: &str| {
             table.caught.iter().any(|record| record.mutant.split('+').next() == Some(name))
                 || table.elsewhere.iter().any(|other| other.mutant == name)

@@ -144,7 +144,8 @@ impl Sim {
         }
         let one = self.seeds.end - self.seeds.start == 1;
         let keep = one && self.log.is_some();
-        let setting = Setting { cluster, byzantine, behaviours, mind, faulty_ms: FAULTY_MS, keep, family, scenario };
+        let setting =
+            Setting { cluster, byzantine, behaviours, mind, faulty_ms: FAULTY_MS, keep, family, scenario };
         let next = AtomicU64::new(self.seeds.start);
         let (end, twice, first) = (self.seeds.end, self.twice, self.first);
         let outcomes = std::thread::scope(|scope| {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Result;
+use concordat_finality::mutants::ALL;
 use concordat_node::order::AsyncRuntime;
 use concordat_store::memory::MemoryStore;
 use concordat_verify::Reader;
@@ -151,7 +152,16 @@ fn corrupt(
         }
         let liar =
             if setting.behaviours.is_empty() { Liar::any(own) } else { Liar::new(&setting.behaviours, own) };
-        told.push((format!("custodian {} {}", seat.number, liar.names().join(" and ")), liar.names()));
+        // Some liars keep other rules inside than everybody else.
+        if setting.behaviours.is_empty()
+            && chance(dice, 1, 3)
+            && let Some(mutant) =
+                usize::try_from(below(dice, ALL.len() as u64)).ok().and_then(|at| ALL.get(at))
+        {
+            seat.mind = Mind { name: mutant.name, off: mutant.off };
+        }
+        let told_of = format!("custodian {} {} under {}", seat.number, liar.names().join(" and "), seat.mind.name);
+        told.push((told_of, liar.names()));
         seat.corrupt(liar);
     }
     for number in twins {

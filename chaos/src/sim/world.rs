@@ -569,7 +569,8 @@ impl World {
             if dead {
                 return;
             }
-            if let Some(seen) = seen(&action) {
+            // What a liar's decider would say is nothing; what the liar says is seen when it does.
+            if let Some(seen) = seen(&action).filter(|seen| !lies || !matches!(seen, Seen::Sent { .. })) {
                 let moment = Moment { number, honest, disk: &disk, seen };
                 broken = broken.take().or_else(|| watch.see(&context, &moment));
             }
@@ -693,7 +694,10 @@ impl World {
                 self.counters.count(fault);
             }
             for ms in fate.arrives {
-                self.after(ms + late + held, Event::Deliver { to: target, from: number, bytes: bytes.clone() });
+                self.after(
+                    ms + late + held,
+                    Event::Deliver { to: target, from: number, bytes: bytes.clone() },
+                );
             }
         }
     }
@@ -712,7 +716,8 @@ impl World {
 
     /// A liar says something to one seat, past network and gate.
     pub fn utter(&mut self, from: usize, to: usize, bytes: Bytes) {
-        let numbers = (self.seats.get(from).map(|seat| seat.number), self.seats.get(to).map(|seat| seat.number));
+        let numbers =
+            (self.seats.get(from).map(|seat| seat.number), self.seats.get(to).map(|seat| seat.number));
         let (Some(number), Some(goal)) = numbers else { return };
         let context = self.context.clone();
         if let Ok(message) = Message::receive(&context, number, &bytes) {

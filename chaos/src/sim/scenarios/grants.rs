@@ -31,17 +31,22 @@ pub async fn replayed_grant(stage: &mut Stage) -> Scene {
     stage.gate().lift(silent);
     stage.restore(a, image, true);
     stage.runs(a, 5_000).await?;
-    stage.reach("it is in quarantine", 3_000, |world| status(world, a).is_some_and(|s| s.bar != concordat_finality::Bar::None)).await?;
+    stage
+        .reach("it is in quarantine", 3_000, |world| {
+            status(world, a).is_some_and(|s| s.bar != concordat_finality::Bar::None)
+        })
+        .await?;
     let height = low + 2;
     for _ in 0..2 {
         stage.request();
         let next = stage.next(b) + 1;
-        stage.reach("a head", 10_000, |world| stage_all(world, &[LIAR, NEXT, b, a], next)).await?;
+        stage.reach("a head", 10_000, |world| all_at(world, &[LIAR, NEXT, b, a], next)).await?;
     }
-    stage.reach("it is out of quarantine", 5_000, |world| {
-        status(world, a).is_some_and(|s| s.bar == concordat_finality::Bar::None && s.started)
-    })
-    .await?;
+    stage
+        .reach("it is out of quarantine", 5_000, |world| {
+            status(world, a).is_some_and(|s| s.bar == concordat_finality::Bar::None && s.started)
+        })
+        .await?;
     let height = height.max(stage.next(a));
     stage.hide(0, height, &[a, b], &[a, b]);
     stage.request();
@@ -56,7 +61,7 @@ pub async fn replayed_grant(stage: &mut Stage) -> Scene {
     Ok(())
 }
 
-fn stage_all(world: &crate::sim::world::World, seats: &[usize], next: u64) -> bool {
+fn all_at(world: &crate::sim::world::World, seats: &[usize], next: u64) -> bool {
     seats.iter().all(|seat| next_of(world, *seat) >= next)
 }
 
@@ -102,8 +107,7 @@ pub async fn four_of_seven(stage: &mut Stage) -> Scene {
         return Ok(());
     }
     let Some(first) = voted(&stage.play.world, 5) else { return Ok(()) };
-    let body =
-        wire::Prepare { epoch: 1, height, id: first.id.as_bytes().to_vec(), commitments: vec![0; 32] };
+    let body = wire::Prepare { epoch: 1, height, id: first.id.as_bytes().to_vec(), commitments: vec![0; 32] };
     let forged = [LIAR, NEXT].map(|seat| stage.forge(seat, Kind::Prepare, &body));
     let mut prepares: Vec<wire::Envelope> =
         forged.iter().filter_map(|bytes| wire::Envelope::decode(bytes.clone()).ok()).collect();

@@ -22,6 +22,7 @@ pub async fn old_lock_shown(stage: &mut Stage) -> Scene {
     stage.shared("another shares in the next epoch", 1, height, &[2]).await?;
     let cert = stage.certificate(0, height).ok_or(Missed("a certificate"))?;
     let bytes = stage.forge(LIAR, Kind::Lock, &wire::Lock { cert: Some(cert) });
+    stage.lose(move |l| l.about(Kind::Certify, height));
     stage.utter(LIAR, 2, bytes);
     stage.wait(8_000).await;
     Ok(())

@@ -33,7 +33,10 @@ async fn progress(stage: &mut Stage, ms: u64, next: u64, epoch: u64, seats: &[us
     stage.until(ms, |world| all(world) || over(world)).await;
     let world = stage.world();
     if over(world) {
-        world.violate("I9", format!("epoch {epoch}, led by an honest custodian, was lost at height {}", next - 1));
+        world.violate(
+            "I9",
+            format!("epoch {epoch}, led by an honest custodian, was lost at height {}", next - 1),
+        );
     } else if !all(world) {
         world.violate("I9", format!("height {} isn't certified after {ms} ms", next - 1));
     }
@@ -47,7 +50,8 @@ pub async fn prepares_and_withholds(stage: &mut Stage) -> Scene {
     stage.begin().await?;
     let ms = 50 + stage.below(30);
     stage.delay(ms, move |l| l.from == late && l.is(Kind::Prepare));
-    stage.lose(move |l| l.from == liar && l.is(Kind::Share));
+    stage
+        .lose(move |l| l.from == liar && (l.is(Kind::Share) || l.is(Kind::Certificate) || l.is(Kind::Heads)));
     let honest: Vec<usize> = stage.seats().into_iter().filter(|seat| *seat != liar).collect();
     for _ in 0..3 {
         let next = stage.next(0) + 1;
@@ -71,7 +75,9 @@ pub async fn flaky_timer(stage: &mut Stage) -> Scene {
     let (liar, flaky, other) = followers(stage);
     stage.corrupt(liar, &[]);
     stage.begin().await?;
-    stage.delay(1_500, move |l| l.to == flaky && (l.from == 0 || l.is(Kind::Certificate) || l.is(Kind::Heads)));
+    stage.delay(1_500, move |l| {
+        l.to == flaky && (l.from == 0 || l.is(Kind::Certificate) || l.is(Kind::Heads))
+    });
     for _ in 0..16 {
         stage.request();
         let body = wire::Complaint { epoch: 0, cause: 2, next_height: stage.next(0) };

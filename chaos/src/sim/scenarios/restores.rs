@@ -203,11 +203,11 @@ pub async fn held_certificate(stage: &mut Stage) -> Scene {
     let late = stage.lose(move |l| l.about(Kind::Certify, height));
     stage.lose(move |l| l.about(Kind::Certify, height + 1));
     stage.lose(move |l| l.from == other && l.about(Kind::Prepare, height));
+    stage.lose(move |l| l.about(Kind::Share, height) && l.to != LEADER && !(l.from == a && l.to == witness));
     stage.lose(move |l| {
-        l.about(Kind::Share, height) && l.to != LEADER && !(l.from == a && l.to == witness)
-    });
-    stage.lose(move |l| {
-        (l.is(Kind::Certificate) || l.is(Kind::Heads)) && l.height >= height && !(l.from == LEADER && l.to == a)
+        (l.is(Kind::Certificate) || l.is(Kind::Heads))
+            && l.height >= height
+            && !(l.from == LEADER && l.to == a)
     });
     stage.request();
     stage.said("it proposes", 3_000, LEADER, |l| l.about(Kind::Propose, height)).await?;

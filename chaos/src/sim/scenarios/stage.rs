@@ -94,8 +94,10 @@ impl Stage {
             let next = self.next(0);
             self.request();
             let all = self.seats();
-            self.reach("a head is certified", ms, |world| all.iter().all(|seat| next_of(world, *seat) > next))
-                .await?;
+            self.reach("a head is certified", ms, |world| {
+                all.iter().all(|seat| next_of(world, *seat) > next)
+            })
+            .await?;
         }
         Ok(self.next(0))
     }
@@ -196,8 +198,12 @@ impl Stage {
             self.lose(move |l| {
                 l.epoch == epoch && l.about(Kind::Prepare, height) && !prepares.contains(&l.from)
             }),
-            self.lose(move |l| l.epoch == epoch && l.about(Kind::Certify, height) && !certify.contains(&l.to)),
-            self.lose(move |l| l.epoch == epoch && (l.about(Kind::Share, height) || l.about(Kind::Again, height))),
+            self.lose(move |l| {
+                l.epoch == epoch && l.about(Kind::Certify, height) && !certify.contains(&l.to)
+            }),
+            self.lose(move |l| {
+                l.epoch == epoch && (l.about(Kind::Share, height) || l.about(Kind::Again, height))
+            }),
             self.lose(move |l| l.about(Kind::Lock, height) || l.about(Kind::Refuse, height)),
         ]
     }
@@ -251,9 +257,9 @@ impl Stage {
         self.world().start(seat);
     }
 
-    /// A copy of a custodian's disk: what is durable on it.
+    /// A copy of a custodian's disk.
     pub fn image(&self, seat: usize) -> Option<Image> {
-        self.play.world.seats.get(seat).map(|at| at.disk.lose_unflushed().snapshot())
+        self.play.world.seats.get(seat).map(|at| at.disk.snapshot())
     }
 
     /// Replaces the disk of a custodian that is off by an older image, and starts it; the kernel may have booted again.
@@ -272,7 +278,8 @@ impl Stage {
     /// # Errors
     /// When it isn't.
     pub async fn runs(&mut self, seat: usize, ms: u64) -> Scene {
-        self.reach("it runs again", ms, |world| status(world, seat).is_some_and(|status| status.running)).await
+        self.reach("it runs again", ms, |world| status(world, seat).is_some_and(|status| status.running))
+            .await
     }
 
     /// Is it in quarantine?
@@ -286,8 +293,7 @@ impl Stage {
         let (cluster, context) = (self.world().cluster.clone(), self.world().context.clone());
         let Some(number) = self.world().seats.get(seat).map(|at| at.number) else { return Bytes::new() };
         let Some(member) = cluster.members.get(&number) else { return Bytes::new() };
-        let envelope =
-            seal(&context, &member.identity, number, seq, kind, body.encode_to_vec(), Vec::new());
+        let envelope = seal(&context, &member.identity, number, seq, kind, body.encode_to_vec(), Vec::new());
         Bytes::from(envelope.encode_to_vec())
     }
 
@@ -307,7 +313,8 @@ impl Stage {
     /// The signed log event of a certified head on a custodian's disk; empty if it has none.
     pub fn log_event(&self, seat: usize, height: u64) -> Vec<u8> {
         let disk = self.play.world.seats.get(seat).map(|at| at.disk.clone());
-        let head = disk.and_then(|disk| concordat_finality::record::get_head_bytes(&disk, height).ok().flatten());
+        let head =
+            disk.and_then(|disk| concordat_finality::record::get_head_bytes(&disk, height).ok().flatten());
         head.and_then(|head| head.certificate).map(|certificate| certificate.log_event).unwrap_or_default()
     }
 
@@ -327,7 +334,7 @@ impl Stage {
                 _ => None,
             })
             .collect();
-        let disk = world.seats.get(seat)?.disk.lose_unflushed();
+        let disk = MemoryStore::restore(world.seats.get(seat)?.disk.snapshot());
         let ledger = Ledger::open(disk, world.cluster.context.genesis.clone()).ok()?;
         Some(ledger.execute(&batches).ok()?.id)
     }
