@@ -66,6 +66,7 @@ scenarios! {
     "few-reports" of 4 with 1 heals false = restores::few_reports;
     "old-answers" of 4 with 1 heals false = restores::old_answers;
     "two-restored" of 4 with 1 heals false = restores::two_restored;
+    "two-restored-of-seven" of 7 with 2 heals false = restores::two_restored;
     "held-certificate" of 4 with 1 heals false = restores::held_certificate;
     "replayed-grant" of 4 with 1 heals false = grants::replayed_grant;
     "few-grants" of 4 with 1 heals true = grants::few_grants;
@@ -85,6 +86,8 @@ scenarios! {
     "accuses-itself" of 4 with 1 heals true = progress::accuses_itself;
     "lost-words" of 4 with 0 heals true = progress::lost_words;
     "laggard" of 4 with 1 heals true = progress::laggard;
+    "spoiled-hint" of 4 with 1 heals true = progress::spoiled_hint;
+    "two-orders" of 7 with 2 heals true = progress::two_orders;
 }
 
 /// A scenario by its name.

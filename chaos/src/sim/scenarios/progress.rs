@@ -150,3 +150,56 @@ pub async fn laggard(stage: &mut Stage) -> Scene {
     progress(stage, 40_000, height + 1, 1, &[0, late, other]).await;
     Ok(())
 }
+
+/// The leader of epoch 1 never saw X; the liar's grant carries X's true lock, with a list of batches that rebuilds nothing. Such
+/// a grant doesn't count, and holds up no other (L4 of the first review).
+pub async fn spoiled_hint(stage: &mut Stage) -> Scene {
+    stage.corrupt(0, &[]);
+    let height = stage.begin().await?;
+    stage.hide(0, height, &[2, 3], &[]);
+    stage.lose(move |l| l.to == 1 && l.epoch == 0 && l.about(Kind::Propose, height));
+    stage.lose(|l| l.from == 0 && l.is(Kind::Grant));
+    stage.request();
+    stage.said("the liar has a certificate", 5_000, 0, |l| l.about(Kind::Certify, height)).await?;
+    let cert = stage.certificate(0, height).ok_or(Missed("a certificate"))?;
+    let entered = |world: &World| epoch_of(world, 1) == 1;
+    stage.reach("the next leader has entered its epoch", 10_000, entered).await?;
+    let body = wire::Grant {
+        epoch: 1,
+        certified: stage.log_event(0, height - 1),
+        lock: Some(wire::PrepareCert { batch_hashes: vec![vec![7; 32]], ..cert }),
+        evidence: Vec::new(),
+    };
+    for to in [1, 2, 3] {
+        let bytes = stage.forge(0, Kind::Grant, &body);
+        stage.utter(0, to, bytes);
+    }
+    stage.lose(|l| l.from == 0);
+    progress(stage, 30_000, height + 1, 1, &[1, 2, 3]).await;
+    Ok(())
+}
+
+/// Two liars of seven lead epochs 0 and 1 and accuse themselves, each in another order to everybody. All come to agree on who is
+/// skipped (L11).
+pub async fn two_orders(stage: &mut Stage) -> Scene {
+    stage.corrupt(0, &[]);
+    stage.corrupt(1, &[]);
+    let height = stage.begin().await?;
+    for to in 2..7 {
+        let first = usize::try_from(stage.below(2)).unwrap_or_default();
+        for liar in [first, 1 - first] {
+            for id in [1, 2] {
+                let body =
+                    wire::Prepare { epoch: 0, height: 1_000, id: vec![id; 32], commitments: vec![0; 32] };
+                let bytes = stage.forge(liar, Kind::Prepare, &body);
+                stage.utter(liar, to, bytes);
+            }
+            let ms = stage.below(30);
+            stage.wait(ms).await;
+        }
+    }
+    stage.lose(|l| l.from < 2);
+    stage.request();
+    progress(stage, 60_000, height + 1, 4, &[2, 3, 4, 5, 6]).await;
+    Ok(())
+}

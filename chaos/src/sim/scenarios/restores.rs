@@ -3,9 +3,11 @@
 
 use concordat_finality::message::Kind;
 use concordat_finality::wire;
+use concordat_store::memory::Image;
 use prost::Message as _;
 
 use super::stage::{Missed, Scene, Stage, next_of, spoken, status};
+use crate::sim::world::World;
 
 /// The leader of epoch 0.
 const LEADER: usize = 0;
@@ -69,63 +71,73 @@ pub async fn few_answers(stage: &mut Stage) -> Scene {
     Ok(())
 }
 
-/// Who is who when a height is shared that one custodian lags behind.
+/// Who is who when a height is shared that some custodians lag behind.
 struct Lag {
     a: usize,
     b: usize,
-    /// The height before the two that the laggard lacks.
+    /// Where there are seven: another that knows what A and B know, and loses nothing.
+    c: Option<usize>,
+    liars: Vec<usize>,
+    /// The height before the two that the laggards lack.
     low: u64,
     /// The hidden height.
     height: u64,
     quiet: u32,
 }
 
-/// A, B and the leader, a liar, certify two heads that the last custodian lacks, and then share at the next height, which
-/// the laggard hears and can't use. Images of both disks are from before.
-async fn lag(
-    stage: &mut Stage,
-    both: bool,
-) -> Result<(Lag, [Option<concordat_store::memory::Image>; 2]), Missed> {
-    stage.corrupt(LEADER, &["hides-locks"]);
+/// A, B, the leader and all other liars certify two heads that the laggards lack, and then share at the next height, which the
+/// laggards hear and can't use. Images of both disks are from before.
+async fn lag(stage: &mut Stage, both: bool) -> Result<(Lag, [Option<Image>; 2]), Missed> {
+    let seven = stage.seats().len() == 7;
+    let (liars, (a, b, c, laggards)) = match seven {
+        false => {
+            let (a, b, laggard) = followers(stage);
+            (vec![LEADER], (a, b, None, vec![laggard]))
+        }
+        true => (vec![LEADER, 1], (2, 3, Some(4), vec![5, 6])),
+    };
+    for liar in &liars {
+        stage.corrupt(*liar, &["hides-locks"]);
+    }
     let low = stage.begin().await?;
-    let (a, b, laggard) = followers(stage);
     let images = [stage.image(a), stage.image(b)];
     let quiet = stage.no_complaints();
-    stage.lose(move |l| l.to == laggard && (l.is(Kind::Certificate) || l.is(Kind::Heads)) && l.height >= low);
-    stage.lose(move |l| l.to == laggard && l.is(Kind::Share) && l.height < low + 2);
-    stage.lose(move |l| l.from == laggard && l.is(Kind::Prepare));
+    let (behind, late, mute) = (laggards.clone(), laggards.clone(), laggards.clone());
+    stage.lose(move |l| {
+        behind.contains(&l.to) && (l.is(Kind::Certificate) || l.is(Kind::Heads)) && l.height >= low
+    });
+    stage.lose(move |l| late.contains(&l.to) && l.is(Kind::Share) && l.height < low + 2);
+    stage.lose(move |l| mute.contains(&l.from) && l.is(Kind::Prepare));
+    let insiders: Vec<usize> = stage.seats().into_iter().filter(|seat| !laggards.contains(seat)).collect();
     for more in 1..=2 {
         stage.request();
-        stage
-            .reach("a head without the laggard", 5_000, |world| {
-                [LEADER, a, b].iter().all(|seat| next_of(world, *seat) >= low + more)
-            })
-            .await?;
+        let all = |world: &World| insiders.iter().all(|seat| next_of(world, *seat) >= low + more);
+        stage.reach("a head without the laggards", 5_000, all).await?;
     }
     let height = low + 2;
     let certify: &[usize] = if both { &[a, b] } else { &[a] };
-    stage.hide(0, height, &[a, b], certify);
-    stage.pass(move |l| [a, b].contains(&l.from) && l.to == laggard && l.about(Kind::Share, height));
+    stage.hide(0, height, &insiders, certify);
+    stage.pass(move |l| [a, b].contains(&l.from) && laggards.contains(&l.to) && l.about(Kind::Share, height));
     stage.request();
     stage.shared("they share", 0, height, certify).await?;
     stage.wait(50).await;
-    Ok((Lag { a, b, low, height, quiet }, images))
+    Ok((Lag { a, b, c, liars, low, height, quiet }, images))
 }
 
-/// The liar answers a start's question with an old head.
-fn answer_low(stage: &mut Stage, to: usize, height: u64) {
+/// A liar answers a start's question with an old head.
+fn answer_low(stage: &mut Stage, liar: usize, to: usize, height: u64) {
     let question = stage.last(to, |l| l.is(Kind::Question)).map(|l| l.envelope().body);
     let Some(Ok(question)) = question.map(|body| wire::Question::decode(body.as_slice())) else { return };
     let body = wire::Answer {
         nonce: question.nonce,
         highest: None,
-        certified: stage.log_event(LEADER, height),
+        certified: stage.log_event(liar, height),
         quarantined: false,
         starting: false,
         intact: true,
     };
-    let bytes = stage.forge(LEADER, Kind::Answer, &body);
-    stage.utter(LEADER, to, bytes);
+    let bytes = stage.forge(liar, Kind::Answer, &body);
+    stage.utter(liar, to, bytes);
 }
 
 /// What a low bar leads to: A holds the heads that the bar asks for, and grants as if it had never shared.
@@ -151,7 +163,7 @@ pub async fn few_reports(stage: &mut Stage) -> Scene {
     stage.isolate(b);
     stage.lose(move |l| l.from == LEADER && l.is(Kind::Answer));
     stage.restore(a, image, false);
-    answer_low(stage, a, lag.low - 1);
+    answer_low(stage, LEADER, a, lag.low - 1);
     stage.runs(a, 5_000).await?;
     released(stage, &lag).await
 }
@@ -177,17 +189,24 @@ pub async fn old_answers(stage: &mut Stage) -> Scene {
     released(stage, &lag).await
 }
 
-/// A and B, both of which shared, are restored together and report to each other (T1).
+/// A and B, both of which shared, are restored together and report to each other (T1). Of seven the one that knows more and
+/// lost nothing is cut off.
 pub async fn two_restored(stage: &mut Stage) -> Scene {
     let (lag, [first, second]) = lag(stage, true).await?;
     let (a, b) = (lag.a, lag.b);
     stage.off(a);
     stage.off(b);
-    stage.lose(move |l| l.from == LEADER && l.is(Kind::Answer));
+    if let Some(c) = lag.c {
+        stage.isolate(c);
+    }
+    let liars = lag.liars.clone();
+    stage.lose(move |l| liars.contains(&l.from) && l.is(Kind::Answer));
     stage.restore(a, first, false);
     stage.restore(b, second, false);
-    answer_low(stage, a, lag.low - 1);
-    answer_low(stage, b, lag.low - 1);
+    for liar in &lag.liars {
+        answer_low(stage, *liar, a, lag.low - 1);
+        answer_low(stage, *liar, b, lag.low - 1);
+    }
     stage.runs(a, 5_000).await?;
     stage.runs(b, 5_000).await?;
     released(stage, &lag).await
@@ -229,7 +248,7 @@ pub async fn held_certificate(stage: &mut Stage) -> Scene {
     stage.lose(move |l| l.from == LEADER && l.is(Kind::Answer));
     stage.lose(move |l| l.from == LEADER && l.to == a && l.about(Kind::Propose, height + 1));
     stage.restore(a, image, true);
-    answer_low(stage, a, height - 1);
+    answer_low(stage, LEADER, a, height - 1);
     stage.runs(a, 5_000).await?;
     stage.reach("it has the certificate again", 5_000, |world| next_of(world, a) > height).await?;
     stage.wait(1_000).await;
