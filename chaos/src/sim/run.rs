@@ -160,7 +160,8 @@ fn corrupt(
         {
             seat.mind = Mind { name: mutant.name, off: mutant.off };
         }
-        let told_of = format!("custodian {} {} under {}", seat.number, liar.names().join(" and "), seat.mind.name);
+        let told_of =
+            format!("custodian {} {} under {}", seat.number, liar.names().join(" and "), seat.mind.name);
         told.push((told_of, liar.names()));
         seat.corrupt(liar);
     }

@@ -35,6 +35,7 @@ pub async fn lost_share(stage: &mut Stage) -> Scene {
     stage.said("it prepares", 3_000, a, |l| l.about(Kind::Prepare, height)).await?;
     let before = stage.image(a);
     stage.shared("it shares", 0, height, &[a]).await?;
+    stage.lose(move |l| l.about(Kind::Certify, height));
     stage.wait(50).await;
     stage.off(a);
     stage.restore(a, before, true);
@@ -61,6 +62,7 @@ pub async fn few_answers(stage: &mut Stage) -> Scene {
     stage.said("it prepares", 3_000, a, |l| l.about(Kind::Prepare, height)).await?;
     let before = stage.image(a);
     stage.shared("it shares", 0, height, &[a]).await?;
+    stage.lose(move |l| l.about(Kind::Certify, height));
     stage.wait(50).await;
     stage.off(a);
     stage.isolate(witness);
@@ -120,6 +122,7 @@ async fn lag(stage: &mut Stage, both: bool) -> Result<(Lag, [Option<Image>; 2]),
     stage.pass(move |l| [a, b].contains(&l.from) && laggards.contains(&l.to) && l.about(Kind::Share, height));
     stage.request();
     stage.shared("they share", 0, height, certify).await?;
+    stage.lose(move |l| l.about(Kind::Certify, height));
     stage.wait(50).await;
     Ok((Lag { a, b, c, liars, low, height, quiet }, images))
 }
