@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use chaos::cluster::Cluster;
 use chaos::sim::brain::{LAW, mind};
 use chaos::sim::run::{Outcome, Setting, family_named, run};
+use chaos::sim::scenarios::named;
 
 fn setting(family: &str, byzantine: usize) -> Result<Setting> {
     Ok(Setting {
@@ -52,4 +53,17 @@ fn a_mutant_is_seen() {
     let mutant = mind("flush-after-send").unwrap();
     let broken = run(&Setting { mind: mutant, ..setting("calm", 0).unwrap() }, 1).unwrap().violation;
     assert_eq!(broken.map(|broken| broken.invariant), Some("PROTOCOL 7"));
+}
+
+#[test]
+fn a_directed_attack_tells_a_mutant_from_the_law() {
+    let attack = |rules: &str| {
+        let scenario = named("certified-after-grant");
+        let setting = Setting { mind: mind(rules).unwrap(), scenario, ..setting("calm", 0).unwrap() };
+        run(&setting, 1).unwrap()
+    };
+    let broken = attack("share-after-grant").violation;
+    assert_eq!(broken.map(|broken| broken.invariant), Some("I8"));
+    let law = attack("law");
+    assert_eq!((law.violation, law.counters.of("scenario played")), (None, 1));
 }

@@ -2,6 +2,7 @@
 //! finds these, and nothing in the same runs under the rule's law.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -173,8 +174,8 @@ impl Mutants {
 fn all(records: &[Record], threads: usize) -> Result<Vec<Found>> {
     let mut clusters = BTreeMap::new();
     for record in records {
-        if !clusters.contains_key(&record.custodians) {
-            clusters.insert(record.custodians, Arc::new(Cluster::found(record.custodians)?));
+        if let Entry::Vacant(entry) = clusters.entry(record.custodians) {
+            entry.insert(Arc::new(Cluster::found(record.custodians)?));
         }
     }
     let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
@@ -255,4 +256,27 @@ fn one(record: &Record, cluster: &Arc<Cluster>) -> Result<Found> {
 #[expect(clippy::print_stdout, reason = "the summary is this command's data")]
 fn println(line: &str) {
     std::println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutant_has_a_record_or_a_reason() {
+        let table: Table = serde_json::from_str(TABLE).unwrap();
+        for mutant in ALL {
+            let known = |name: &str| name.split('+').next() == Some(mutant.name);
+            assert!(table.caught.iter().any(|record| known(&record.mutant)), "{}", mutant.name);
+        }
+        for record in &table.caught {
+            assert!(mind(&record.mutant).is_some(), "{}", record.mutant);
+            let scenario = scenarios::named(&record.family);
+            assert!(scenario.is_some() || family_named(&record.family).is_some(), "{}", record.family);
+            assert!(scenario.is_none_or(|s| s.custodians == usize::from(record.custodians)));
+        }
+        assert!(
+            table.elsewhere.iter().all(|other| mind(&other.mutant).is_none() && !other.reason.is_empty())
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Epochs that open without the lock that they should show: with an old grant, with too few grants, with a lock that nobody
 //! heeds.
 
+use bytes::Bytes;
 use concordat_finality::message::Kind;
 use concordat_finality::wire;
 use prost::Message as _;
@@ -21,10 +22,14 @@ pub async fn replayed_grant(stage: &mut Stage) -> Scene {
     // Nothing is proposed, so all complain; A alone hears enough of it, and grants.
     let silent = stage.lose(|l| l.from == LIAR && l.is(Kind::Propose));
     let elsewhere = stage.lose(move |l| l.is(Kind::Complaint) && l.to != a);
-    stage.lose(move |l| l.from == a && l.is(Kind::Grant) && l.to != b);
+    stage.lose(move |l| l.from == a && l.is(Kind::Grant));
     stage.request();
     stage.said("it grants", 10_000, a, |l| l.is(Kind::Grant) && l.epoch == 1).await?;
     let grant = stage.last(a, |l| l.is(Kind::Grant) && l.epoch == 1).ok_or(Missed("a grant"))?;
+    // Without the complaints that it came with, so that it moves nobody.
+    let bare = wire::Envelope { attachment: Vec::new(), ..grant.envelope() };
+    let grant = Bytes::from(bare.encode_to_vec());
+    stage.utter(LIAR, b, grant.clone());
     stage.wait(50).await;
     stage.off(a);
     let quiet = stage.no_complaints();
@@ -55,8 +60,8 @@ pub async fn replayed_grant(stage: &mut Stage) -> Scene {
     stage.lose(move |l| [a, b].contains(&l.from) && l.to == NEXT && l.is(Kind::Grant));
     stage.gate().lift(elsewhere);
     stage.gate().lift(quiet);
-    stage.reach("the next leader has entered its epoch", 10_000, |world| epoch_of(world, NEXT) == 1).await?;
-    stage.utter(LIAR, NEXT, grant.bytes);
+    stage.reach("the next leader has entered its epoch", 30_000, |world| epoch_of(world, NEXT) == 1).await?;
+    stage.utter(LIAR, NEXT, grant);
     stage.wait(4_000).await;
     Ok(())
 }
