@@ -2,7 +2,7 @@
 //! (PROTOCOL 8). A restored custodian that acts gives a grant without the lock that it shared under, which I8 sees.
 
 use concordat_finality::message::Kind;
-use concordat_finality::wire;
+use concordat_finality::{Bar, wire};
 use concordat_store::memory::Image;
 use prost::Message as _;
 
@@ -148,8 +148,7 @@ async fn released(stage: &mut Stage, lag: &Lag) -> Scene {
     let (a, height, quiet) = (lag.a, lag.height, lag.quiet);
     stage
         .until(8_000, |world| {
-            status(world, a).is_some_and(|s| s.running && s.bar == concordat_finality::Bar::None)
-                && next_of(world, a) >= height
+            status(world, a).is_some_and(|s| s.running && s.bar == Bar::None) && next_of(world, a) >= height
         })
         .await;
     stage.gate().lift(quiet);
@@ -204,14 +203,17 @@ pub async fn two_restored(stage: &mut Stage) -> Scene {
     }
     let liars = lag.liars.clone();
     stage.lose(move |l| liars.contains(&l.from) && l.is(Kind::Answer));
+    // Both hear first from those who know what they have lost: a rollback that nobody who answers knows of is a fault.
+    let apart = stage.lose(move |l| l.is(Kind::Answer) && [(a, b), (b, a)].contains(&(l.from, l.to)));
     stage.restore(a, first, false);
     stage.restore(b, second, false);
     for liar in &lag.liars {
         answer_low(stage, *liar, a, lag.low - 1);
         answer_low(stage, *liar, b, lag.low - 1);
     }
-    stage.runs(a, 5_000).await?;
-    stage.runs(b, 5_000).await?;
+    let barred = |world: &World, seat| status(world, seat).is_some_and(|s| s.bar != Bar::None);
+    stage.reach("both are in quarantine", 5_000, |world| barred(world, a) && barred(world, b)).await?;
+    stage.gate().lift(apart);
     released(stage, &lag).await
 }
 
