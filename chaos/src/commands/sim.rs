@@ -142,6 +142,11 @@ impl Sim {
         if !name.is_empty() && family.is_none() && scenario.is_none() {
             bail!("no family is called {name}");
         }
+        if let Some(scenario) =
+            scenario.filter(|scenario| scenario.custodians != usize::from(self.custodians))
+        {
+            bail!("{name} is written for --custodians {}", scenario.custodians);
+        }
         let one = self.seeds.end - self.seeds.start == 1;
         let keep = one && self.log.is_some();
         let setting =
