@@ -135,6 +135,7 @@ pub const BEHAVIOURS: &[(&str, Make)] = &[
     ("huge-numbers", || Box::new(noise::HugeNumbers)),
     ("garbage", || Box::new(noise::Garbage)),
     ("attacks-raft", || Box::new(noise::AttacksRaft)),
+    ("forges-state", || Box::new(noise::ForgesState)),
 ];
 
 /// A liar: a few behaviours, one after the other.

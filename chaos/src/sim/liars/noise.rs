@@ -5,6 +5,7 @@ use concordat_finality::message::Kind;
 use concordat_finality::{Msg, wire};
 use concordat_node::order::wire::{Append, AppendReply, Ask, At, Vote};
 use concordat_node::transport::RaftCall;
+use prost::Message as _;
 use rand_core::RngCore;
 
 use super::{Behaviour, Saying, Tools, to_all};
@@ -191,5 +192,40 @@ impl Behaviour for AttacksRaft {
             _ => AppendReply::Conflict,
         };
         forged.encode()
+    }
+}
+
+/// Serves states that aren't the group's: chunks with other values, other places, an end cut off.
+pub struct ForgesState;
+
+impl Behaviour for ForgesState {
+    fn name(&self) -> &'static str {
+        "forges-state"
+    }
+
+    fn say(&mut self, tools: &mut Tools<'_>, to: u16, message: &Msg) -> Vec<Saying> {
+        let honest = vec![(to, Bytes::from(message.to_bytes()), 0)];
+        if message.kind() == Kind::Heads
+            && let Ok(mut body) = wire::Heads::decode(message.envelope().body.as_slice())
+            && let Some(newest) = body.heads.last().and_then(|head| head.certificate.as_ref())
+        {
+            // Whoever is behind is sent to fetch a state instead of heads.
+            body.newest = newest.log_event.clone();
+            body.heads.clear();
+            tools.did("liar: offers a state");
+            return vec![(to, tools.instead(message, &body, Vec::new()), 0)];
+        }
+        let Ok(mut body) = wire::State::decode(message.envelope().body.as_slice()) else { return honest };
+        if message.kind() != Kind::State {
+            return honest;
+        }
+        match tools.below(4) {
+            0 => body.leaves.truncate(body.leaves.len() / 2),
+            1 => body.leaves.iter_mut().for_each(|leaf| leaf.value.push(b' ')),
+            2 => body.beside.reverse(),
+            _ => body.height += 1,
+        }
+        tools.did("liar: forged state");
+        vec![(to, tools.instead(message, &body, Vec::new()), 0)]
     }
 }

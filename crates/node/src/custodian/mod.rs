@@ -11,6 +11,7 @@ mod counter;
 mod db;
 mod desk;
 mod door;
+mod farewell;
 mod found;
 mod life;
 mod outlet;
@@ -232,12 +233,21 @@ async fn consensus(
     let outward = outward.run();
     tokio::pin!(outward);
     desk.input(Input::Start).await;
+    for relay in link.relays() {
+        let kind = context.genesis.kinds.log;
+        let deadline = config.timeouts.relay();
+        tasks.spawn(farewell::look_back(link.clone(), relay, group, kind, desk.clone(), deadline));
+    }
     let status = desk.query(|decider| decider.status()).await;
     let epoch = status.as_ref().map_or(0, |status| status.epoch);
     let _ = life.send(Life::Ready { group: group.to_hex(), number: me, height: tip, epoch });
 
     let result = tokio::select! {
-        () = shutdown => Ok("asked to stop".to_owned()),
+        () = shutdown => {
+            let others: Vec<u16> = context.roster.numbers().filter(|number| *number != me).collect();
+            farewell::resign(&desk, &peers, &others).await;
+            Ok("asked to stop".to_owned())
+        }
         ended = &mut fatal => Err(match ended {
             Ok(Err(error)) => RunError::fatal(error),
             Ok(Ok(())) | Err(_) => RunError::Internal("the decider ended".into()),
