@@ -167,6 +167,31 @@ async fn the_other_engine_carries_it_too() {
     LocalSet::new().run_until(story("sled")).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_stopped_hands_over() {
+    LocalSet::new().run_until(handover()).await;
+}
+
+/// Three custodians stand no lie, but one stop: whoever leads says so, and nobody waits for a timeout to believe it.
+async fn handover() {
+    let mut cluster = Cluster::start(3, "redb").await;
+    let status = cluster.client(0).await.status().await.unwrap();
+    let leader = cluster.running.remove(usize::from(status.leader) - 1);
+    leader.stop().await;
+    for running in &mut cluster.running {
+        let resigned = format!("complaint about epoch {}: Resigned", status.epoch);
+        running.until(|event| matches!(event, Life::Alarm { message } if *message == resigned)).await;
+        running.until(|event| matches!(event, Life::Epoch { epoch, .. } if *epoch > status.epoch)).await;
+    }
+    let client = cluster.client(1).await;
+    let tags = definition_tags(&cluster.group(), "one", None, Mode::Sequenced);
+    let outcome = client.send(&event(7500, tags, MACHINE)).await.unwrap();
+    assert_eq!(outcome.rejected, None);
+    for running in cluster.running {
+        running.stop().await;
+    }
+}
+
 async fn story(engine: &str) {
     let mut cluster = Cluster::start(4, engine).await;
     let link = NostrLink::connect(&[cluster.relay.url().to_owned()], LinkOptions::default()).await.unwrap();
