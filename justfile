@@ -13,6 +13,10 @@ fix:
 test:
     cargo test --workspace
 
+# One decoder under the fuzzer (tests/fuzz/README.md): `just fuzz event -max_total_time=600`.
+fuzz TARGET *ARGS:
+    cargo fuzz run -s none --fuzz-dir tests/fuzz {{TARGET}} -- -rss_limit_mb=2048 -timeout=10 {{ARGS}}
+
 # A bet settled by four custodians on this computer, one of them killed on the way.
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}

@@ -154,7 +154,8 @@ pub(crate) fn js_order<T>(items: &mut [T], key: impl Fn(&T) -> &str) {
 
 /// The integer, if a JSON number is one within +-(2^53-1) and is written as one.
 pub(crate) fn integer(n: &serde_json::Number) -> Option<i64> {
-    n.as_i64().filter(|n| n.abs() <= limits::INTEGER)
+    // Not `abs`: the smallest integer has none, and a wrapped one would pass.
+    n.as_i64().filter(|n| n.unsigned_abs() <= limits::INTEGER.unsigned_abs())
 }
 
 /// Why a value may not enter a context or an event: a bad number, or nesting. `None` if it may.

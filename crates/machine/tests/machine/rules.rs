@@ -33,6 +33,8 @@ fn each_rejection_has_its_reason_and_changes_nothing() {
             "NOT_BOOL": {"guard": cel("context.n")},
             "COST": {"guard": cel("context.xs.all(a, context.xs.exists(b, a == b))")},
             "OVER": {"actions": assign("n", "context.n + 1")},
+            // The integer whose absolute value is none.
+            "LEAST": {"actions": assign("n", "int('-9223372036854775808')")},
             "BIG": {"actions": [assign("t", "context.s + 'a'"), assign("u", "context.s + 'b'"), assign("v", "context.s + 'c'")]},
             "LOOP": {"actions": {"type": "raise", "params": {"type": "LOOP"}}},
             "FLOOD": {"actions": (0..=limits::EFFECTS).map(|_| json!({"type": "publish", "params": {"kind": 1}})).collect::<Vec<_>>()},
@@ -51,6 +53,7 @@ fn each_rejection_has_its_reason_and_changes_nothing() {
         ("NOT_BOOL", Reason::GuardError),
         ("COST", Reason::GuardCost),
         ("OVER", Reason::AssignError),
+        ("LEAST", Reason::AssignError),
         ("BIG", Reason::TooLarge),
         ("LOOP", Reason::StepLimit),
         ("FLOOD", Reason::StepLimit),
