@@ -1,5 +1,9 @@
 //! What happens when, and to whom: one queue of events in virtual time, and the only hands that touch a custodian.
 
+mod mail;
+mod power;
+mod tell;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +24,7 @@ use openraft_rt_sim::{SimInstant, SimRuntime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use self::tell::{alarm_name, describe, notable, seen};
 use super::brain::Mind;
 use super::faults::Counters;
 use super::liars::{Liar, Saying, Tools};
@@ -296,49 +301,6 @@ impl World {
         }
     }
 
-    /// A Raft request on its way: over a connection, so it comes once or not at all.
-    fn carry(&mut self, life: Life, to: u16, call: RaftCall, request: Bytes, answer: Answer) {
-        if self.seats.get(life.seat).is_none_or(|seat| seat.run != life.run) {
-            return;
-        }
-        let Some(target) = self.seat_for(to, life.seat) else { return };
-        let is_liar = self.seats.get(life.seat).is_some_and(|seat| seat.liar.is_some());
-        let request = match is_liar {
-            false => request,
-            true => match self.as_liar(life.seat, |liar, tools| liar.ask(tools, to, call, request)) {
-                Some(Some(request)) => request,
-                _ => return self.forget(life, answer),
-            },
-        };
-        self.sent.0 += 1;
-        self.sent.1 += request.len() as u64;
-        let fate = self.net.fate(&mut self.dice, life.seat, target);
-        let Some(ms) = fate.arrives.first().copied() else { return self.forget(life, answer) };
-        if self.seats.get(target).is_some_and(|seat| seat.running.is_some()) {
-            self.after(ms, Event::Raft { to: target, asker: life, call, request, answer });
-        } else {
-            let reply = Err(LinkError { peer: to, why: "connection refused".into() });
-            self.after(ms, Event::Reply { asker: life, reply, answer });
-        }
-    }
-
-    /// Nothing comes back; the asker finds out by its own deadline.
-    fn forget(&mut self, asker: Life, answer: Answer) {
-        let reply = Err(LinkError { peer: 0, why: "lost".into() });
-        self.after(RAFT_MS + 100, Event::Reply { asker, reply, answer });
-    }
-
-    /// The seat that a peer's messages for a number reach; twins share the peers.
-    fn seat_for(&self, number: u16, from: usize) -> Option<usize> {
-        let seats: Vec<usize> = self.seats_of(number);
-        seats.get(from % seats.len().max(1)).copied()
-    }
-
-    fn seats_of(&self, number: u16) -> Vec<usize> {
-        let all = self.seats.iter().enumerate();
-        all.filter(|(_, seat)| seat.number == number).map(|(index, _)| index).collect()
-    }
-
     fn happen(&mut self, event: Event) {
         let (seat, is_reply) = match &event {
             Event::Deliver { to, .. } | Event::Raft { to, .. } => (Some(*to), false),
@@ -381,147 +343,6 @@ impl World {
     /// The process of a life, if it is still that one.
     fn process(&mut self, life: Life) -> Option<&mut Running> {
         self.seats.get_mut(life.seat).filter(|seat| seat.run == life.run)?.running.as_mut()
-    }
-
-    fn deliver(&mut self, to: usize, from: u16, bytes: &Bytes) {
-        if self.seats.get(to).is_none_or(|seat| seat.running.is_none()) {
-            return;
-        }
-        match self.read.read(&self.context, from, bytes) {
-            Some(message) => {
-                let hears = self.as_liar(to, |liar, tools| liar.hear(tools, &message));
-                if hears.unwrap_or(true) {
-                    self.input(to, Input::Message(message));
-                }
-            }
-            None => self.counters.count("refused message"),
-        }
-    }
-
-    /// A Raft request at its goal: answered by the group, in a task of its own.
-    fn ask(&mut self, to: usize, asker: Life, call: RaftCall, request: Bytes, answer: Answer) {
-        let Some(from) = self.seats.get(asker.seat).map(|seat| seat.number) else { return };
-        let Some(seat) = self.seats.get(to) else { return };
-        let (by, number) = (seat.life(to), seat.number);
-        let Some(running) = &seat.running else { return self.forget(asker, answer) };
-        let (groups, post) = (running.groups.clone(), self.post.clone());
-        SimRuntime::spawn(async move {
-            let reply = groups.raft(from, call, request).await;
-            let reply = reply.map_err(|why| LinkError { peer: number, why });
-            post.put(Mail::Answered { by, asker, call, reply, answer });
-        });
-    }
-
-    /// Starts a custodian's process from its disk.
-    pub fn start(&mut self, seat: usize) {
-        if let Err(error) = self.try_start(seat) {
-            self.violate("start", format!("seat {seat} doesn't start: {error}"));
-        }
-    }
-
-    fn try_start(&mut self, index: usize) -> Result<()> {
-        let entropy = ChaCha20Rng::seed_from_u64(self.dice.next_u64());
-        let dice = Arc::new(Mutex::new(ChaCha20Rng::seed_from_u64(self.dice.next_u64())));
-        let (cluster, context) = (self.cluster.clone(), self.context.clone());
-        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
-        let Some(member) = cluster.members.get(&seat.number) else { return Ok(()) };
-        if seat.running.is_some() || seat.absent {
-            return Ok(());
-        }
-        seat.run += 1;
-        seat.fuse = None;
-        let life = seat.life(index);
-        let brain = seat.mind.open(Parts {
-            context: context.clone(),
-            me: seat.number,
-            identity: Box::new(member.identity),
-            share: member.share()?,
-            store: seat.disk.clone(),
-            timing: Timing { timeout_ms: TIMEOUT_MS },
-            boot: seat.boot.clone(),
-            not_restored: false,
-            entropy: Box::new(entropy),
-        })?;
-        let (orders, ordered) = engine::orders();
-        let setting = Setting::<Simulated> {
-            context,
-            me: seat.number,
-            store: seat.disk.clone(),
-            flusher: SlowFlusher { disk: seat.disk.clone(), most_ms: 4, dice },
-            link: Wire { life, post: self.post.clone() },
-            inbox: Slot { life, post: self.post.clone() },
-            timing: order::Timing {
-                heartbeat: Duration::from_millis(250),
-                leader_timeout: Duration::from_millis(TIMEOUT_MS),
-                request: Duration::from_millis(RAFT_MS),
-            },
-        };
-        let (groups, failed) = Groups::start(setting, ordered);
-        let post = self.post.clone();
-        SimRuntime::spawn(async move {
-            if failed.await.is_ok() {
-                post.put(Mail::LogFailed(life));
-            }
-        });
-        let status = brain.status();
-        let tip = status.certified;
-        let reachable = BTreeMap::new();
-        let (number, disk, relays) = (seat.number, &seat.disk, &self.relays);
-        let opened = Outlet::open(life, number, &cluster.context, disk, brain.as_ref(), relays, &self.post);
-        let Ok(outlet) = opened else {
-            // Its disk is full or broken: it is found out at once.
-            let running = groups;
-            SimRuntime::spawn(async move { running.close().await });
-            self.lose_power(index);
-            return Ok(());
-        };
-        seat.running = Some(Running { brain, groups, orders, outlet, wake: None, reachable, status });
-        self.note(format_args!("start seat {index} run {} tip {tip:?}", life.run));
-        self.see(index, Seen::Started { tip });
-        self.input(index, Input::Start);
-        Ok(())
-    }
-
-    /// Power fails: what wasn't flushed may or may not survive.
-    pub fn power_fails(&mut self, index: usize) {
-        let Some(seat) = self.seats.get_mut(index) else { return };
-        let Some(running) = seat.running.take() else { return };
-        // Nothing of it reaches its old disk or anybody any more; its tasks are let go.
-        let Running { groups, .. } = running;
-        SimRuntime::spawn(async move { groups.close().await });
-        self.lose_power(index);
-    }
-
-    fn lose_power(&mut self, index: usize) {
-        let Some(seat) = self.seats.get_mut(index) else { return };
-        seat.disk.stop();
-        let left = seat.disk.crash(&mut self.dice);
-        seat.disk = Arc::new(left);
-        seat.run += 1;
-        seat.paused = None;
-        seat.deferred.clear();
-        seat.fuse = None;
-        self.note(format_args!("power fails at seat {index}"));
-        self.counters.count("power failure");
-        let pause = 50 + below(&mut self.dice, 3_000);
-        self.after(pause, Event::Start(index));
-    }
-
-    /// Replaces the disk of a custodian that is down by another.
-    pub fn replace_disk(&mut self, index: usize, disk: MemoryStore) {
-        if let Some(seat) = self.seats.get_mut(index) {
-            seat.disk = Arc::new(disk);
-        }
-        self.see(index, Seen::Restored);
-    }
-
-    fn resume(&mut self, index: usize) {
-        let Some(seat) = self.seats.get_mut(index) else { return };
-        if seat.paused.take().is_some() {
-            for event in std::mem::take(&mut seat.deferred) {
-                self.after(0, event);
-            }
-        }
     }
 
     /// What a custodian's clocks say.
@@ -669,179 +490,9 @@ impl World {
             self.trace.aside(|| format!("{at} seat {index} now {now:?}"));
         }
     }
-
-    /// A message on its way, to every seat of its goal.
-    fn send(&mut self, from: usize, to: u16, bytes: Bytes, late: u64) {
-        let Some(number) = self.seats.get(from).map(|seat| seat.number) else { return };
-        self.sent.0 += 1;
-        self.sent.1 += bytes.len() as u64;
-        let targets = self.seats_of(to);
-        // Twins hear some things both, some only one of them.
-        let both = targets.len() < 2 || below(&mut self.dice, 2) == 0;
-        for target in targets {
-            if !both && self.seat_for(to, from) != Some(target) {
-                continue;
-            }
-            let mut fate = self.net.fate(&mut self.dice, from, target);
-            let now = self.now();
-            let mut held = 0;
-            match self.gate.as_mut().map(|gate| gate.judge(now, from, target, &bytes)) {
-                Some(Pass::Lost) => fate.arrives.clear(),
-                Some(Pass::After(ms)) => held = ms,
-                Some(Pass::Goes) | None => {}
-            }
-            if let Some(fault) = fate.fault {
-                self.counters.count(fault);
-            }
-            for ms in fate.arrives {
-                self.after(
-                    ms + late + held,
-                    Event::Deliver { to: target, from: number, bytes: bytes.clone() },
-                );
-            }
-        }
-    }
-
-    /// What a liar says leaves. Invariants that look at everybody look at it too.
-    fn say(&mut self, from: usize, sayings: Vec<Saying>) {
-        let Some(number) = self.seats.get(from).map(|seat| seat.number) else { return };
-        for (to, bytes, late) in sayings {
-            let context = self.context.clone();
-            if let Ok(message) = Message::receive(&context, number, &bytes) {
-                self.see(from, Seen::Sent { to, message: &message });
-            }
-            self.send(from, to, bytes, late);
-        }
-    }
-
-    /// A liar says something to one seat, past network and gate.
-    pub fn utter(&mut self, from: usize, to: usize, bytes: Bytes) {
-        let numbers =
-            (self.seats.get(from).map(|seat| seat.number), self.seats.get(to).map(|seat| seat.number));
-        let (Some(number), Some(goal)) = numbers else { return };
-        let context = self.context.clone();
-        if let Ok(message) = Message::receive(&context, number, &bytes) {
-            self.see(from, Seen::Sent { to: goal, message: &message });
-        }
-        self.after(1, Event::Deliver { to, from: number, bytes });
-    }
-
-    /// Lets a liar do something; nothing if the custodian at this seat is none, or is down.
-    fn as_liar<T>(&mut self, index: usize, act: impl FnOnce(&mut Liar, &mut Tools<'_>) -> T) -> Option<T> {
-        let (cluster, context) = (self.cluster.clone(), self.context.clone());
-        let seat = self.seats.get_mut(index)?;
-        let status = &seat.running.as_ref()?.status;
-        let member = cluster.members.get(&seat.number)?;
-        let others: Vec<u16> =
-            cluster.members.keys().copied().filter(|number| *number != seat.number).collect();
-        let mut liar = seat.liar.take()?;
-        let mut dice = liar.dice.clone();
-        let mut done = Vec::new();
-        let mut tools = Tools {
-            context: &context,
-            number: seat.number,
-            identity: &member.identity,
-            dice: &mut dice,
-            status,
-            others: &others,
-            done: &mut done,
-        };
-        let result = act(&mut liar, &mut tools);
-        liar.dice = dice;
-        seat.liar = Some(liar);
-        for what in done {
-            self.counters.count(what);
-        }
-        Some(result)
-    }
-
-    /// Everybody learns who can be reached: an answer must come back.
-    fn pulse(&mut self) {
-        for index in 0..self.seats.len() {
-            let Some(seat) = self.seats.get(index).filter(|seat| seat.awake()) else { continue };
-            let me = seat.number;
-            let sayings = self.as_liar(index, |liar, tools| liar.idle(tools));
-            self.say(index, sayings.unwrap_or_default());
-            let numbers: Vec<u16> = self.cluster.members.keys().copied().filter(|n| *n != me).collect();
-            for peer in numbers {
-                let up = self.seat_for(peer, index).is_some_and(|target| {
-                    let awake = self.seats.get(target).is_some_and(Seat::awake);
-                    awake && self.net.open(index, target) && self.net.open(target, index)
-                });
-                let running = self.seats.get_mut(index).and_then(|seat| seat.running.as_mut());
-                if let Some(running) = running
-                    && running.reachable.insert(peer, up) != Some(up)
-                {
-                    self.input(index, Input::Reachable { peer, up });
-                }
-            }
-        }
-        self.after(PULSE_MS, Event::Pulse);
-    }
 }
 
 /// A request that a relay brought.
 fn relayed(event: ValidEvent) -> Input {
     Input::Request { event: Box::new(event), origin: Origin::Relay }
-}
-
-/// What of an action the invariants look at.
-fn seen(action: &Action) -> Option<Seen<'_>> {
-    match action {
-        Action::Send { to, message } => Some(Seen::Sent { to: *to, message }),
-        Action::Append { epoch, entry, .. } => Some(Seen::Appended { epoch: *epoch, entry }),
-        Action::Certified(head) => Some(Seen::Certified(head)),
-        _ => None,
-    }
-}
-
-/// Rare paths that a message shows.
-fn notable(body: &Body, signed: &mut Vec<(Hash, u64)>, rare: &mut Vec<&'static str>) {
-    match body {
-        Body::Certify(certify) => {
-            signed.push((certify.cert.vote.id, certify.cert.vote.epoch));
-            if certify.attempt >= 2 {
-                rare.push("attempt 2");
-            }
-        }
-        Body::EpochStart(start) => {
-            let grants = start.grants.iter().filter_map(|grant| match &grant.body {
-                Body::Grant(grant) => Some(grant),
-                _ => None,
-            });
-            let grants: Vec<_> = grants.collect();
-            let highest = grants.iter().map(|grant| grant.next_height()).max();
-            if grants.iter().any(|grant| grant.lock.is_some() && Some(grant.next_height()) == highest) {
-                rare.push("value rule applied");
-            }
-        }
-        Body::Evidence(_) => rare.push("evidence passed on"),
-        _ => {}
-    }
-}
-
-fn alarm_name(alarm: &Alarm) -> &'static str {
-    match alarm {
-        Alarm::Evidence { .. } => "alarm: evidence",
-        Alarm::BadShare { .. } => "alarm: bad share",
-        Alarm::Refused { .. } => "alarm: refused",
-        Alarm::Diverged { .. } => "alarm: diverged",
-        Alarm::TwoLocks { .. } => "alarm: two locks",
-        Alarm::RolledBack { .. } => "alarm: rolled back",
-        Alarm::Epoch { .. } => "alarm: epoch",
-        Alarm::Complained { .. } => "alarm: complained",
-        _ => "alarm: other",
-    }
-}
-
-/// An input in a line.
-fn describe(input: &Input) -> String {
-    match input {
-        Input::Message(message) => {
-            format!("hears {:?} of {} seq {} {}", message.kind(), message.sender, message.seq, message.digest)
-        }
-        Input::Ordered { epoch, entry } => format!("ordered {epoch} {}", entry.digest),
-        Input::Request { event, .. } => format!("request {}", event.id()),
-        other => format!("{other:?}"),
-    }
 }
