@@ -277,8 +277,10 @@ mod tests {
             assert!(scenario.is_some() || family_named(&record.family).is_some(), "{}", record.family);
             assert!(scenario.is_none_or(|s| s.custodians == usize::from(record.custodians)));
         }
-        assert!(
-            table.elsewhere.iter().all(|other| mind(&other.mutant).is_none() && !other.reason.is_empty())
-        );
+        // One that could run here and isn't caught here names the test that sees it.
+        for other in &table.elsewhere {
+            assert!(!other.reason.is_empty(), "{}", other.mutant);
+            assert!(mind(&other.mutant).is_none() || other.reason.contains("seen by "), "{}", other.mutant);
+        }
     }
 }
