@@ -361,6 +361,9 @@ impl Play {
     /// liars included, and each starts on a kernel that has booted again.
     fn restore(&mut self, seat: usize) -> bool {
         let restored = self.world.seats.iter().filter(|seat| seat.backup.is_some()).count();
+        // Where there is a copy, it is its turn every other time.
+        let copied = self.world.seats.iter().position(|seat| seat.backup.is_some());
+        let seat = copied.filter(|_| chance(&mut self.dice, 1, 2)).unwrap_or(seat);
         let Some(at) = self.world.seats.get_mut(seat).filter(|at| at.honest) else { return false };
         match at.backup.clone() {
             None if restored + self.byzantine < self.f => {

@@ -398,6 +398,9 @@ impl World {
             if let (Action::Append { entry, .. }, Some(gate)) = (&action, gate.as_mut()) {
                 gate.entries.push((index, entry.clone()));
             }
+            if let Action::Append { entry, .. } = &action {
+                notable(&entry.body, &mut signed, &mut rare);
+            }
             if let Action::Send { to, message } = &action {
                 notable(&message.body, &mut signed, &mut rare);
                 if lies {
