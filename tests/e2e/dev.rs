@@ -72,6 +72,21 @@ fn interrupt(child: &Child) {
     assert!(status.success());
 }
 
+/// Kills one of the custodians that a running `dev up` has started, with SIGKILL.
+fn kill_one(up: &Up) {
+    let parent = up.child.id();
+    let child_of = |entry: std::fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // pid (name) state ppid ...: the name may hold anything, so what counts stands after its end.
+        let ppid: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (ppid == parent).then_some(pid)
+    };
+    let victim = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).find_map(child_of).unwrap();
+    let status = Command::new("kill").args(["-KILL", &victim.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("counter.json"), COUNTER).unwrap();
@@ -94,6 +109,11 @@ fn a_second_start_goes_on_with_the_same_cluster() {
     let machine = published(&up, home);
     let group = up.line["group"].clone();
     let relay = up.line["relays"][0].as_str().unwrap().to_owned();
+
+    // One custodian is killed: the others go on, and so does the command that started them.
+    kill_one(&up);
+    let sent = up.run(home, &["send", &machine, "ADD", "--data", r#"{"by":2}"#]);
+    assert_eq!(sent.status, 0, "{sent}");
 
     let second = run(home, &["dev", "up", "--dir", "cluster", "--json"]);
     assert_eq!((second.status, second.error()["code"].as_str()), (3, Some("in_use")), "{second}");
@@ -118,7 +138,7 @@ fn a_second_start_goes_on_with_the_same_cluster() {
     let sent = up.run(home, &["send", &machine, "ADD", "--data", r#"{"by":3}"#]);
     assert_eq!(sent.status, 0, "{sent}");
     let got = up.run(home, &["get", &machine, "--proof"]);
-    assert_eq!(got.lines()[0]["context"]["n"], 3, "{got}");
+    assert_eq!(got.lines()[0]["context"]["n"], 5, "{got}");
     let verified = up.run(home, &["verify"]);
     assert_eq!(verified.status, 0, "{verified}");
     up.stop();

@@ -291,19 +291,23 @@ impl Cluster {
         process.wait_until(&format!("ready at height {height}"), wait, back).await
     }
 
-    /// Resolves when a custodian ends without having been told to, with the reason.
-    pub async fn broken(&mut self) -> Failure {
-        let running = self.members.iter_mut().filter_map(|member| member.process.as_mut());
-        let ends = running.map(|process| {
+    /// Resolves when a custodian ends without having been told to, with the reason. It is out then; the others go on.
+    pub async fn ended(&mut self) -> Failure {
+        let running = self.members.iter_mut().filter(|member| member.process.is_some());
+        let ends = running.map(|member| {
             Box::pin(async move {
                 let never = |_: &Heard| None::<()>;
-                loop {
+                while let Some(process) = member.process.as_mut() {
                     match process.wait_until("the end", Duration::from_secs(24 * 60 * 60), never).await {
                         Err(failure) if failure.code == "not_ready" => {}
-                        Err(failure) => return failure,
+                        Err(failure) => {
+                            member.process = None;
+                            return failure;
+                        }
                         Ok(()) => {}
                     }
                 }
+                std::future::pending().await
             })
         });
         let ends: Vec<_> = ends.collect();
@@ -311,6 +315,11 @@ impl Cluster {
             return std::future::pending().await;
         }
         futures::future::select_all(ends).await.0
+    }
+
+    /// How many of its custodians run.
+    pub fn running(&self) -> usize {
+        self.members.iter().filter(|member| member.process.is_some()).count()
     }
 
     /// Stops all, each by closing its stdin, and waits for them.

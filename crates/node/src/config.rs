@@ -147,7 +147,7 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = file::read(path, "`concordat ceremony init` makes it")?;
+        let bytes = file::read(path, "`concordat dev up` makes one in each custodian's directory")?;
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| ConfigError::Syntax { path: path.to_owned(), message: "isn't UTF-8 text".into() })?;
         Self::parse(path, text)

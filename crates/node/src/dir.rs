@@ -174,7 +174,10 @@ impl CustodianDir {
     /// The card.
     pub fn card(&self) -> Result<Card, DirError> {
         let path = self.file("card.json");
-        let text = self.text(&path, "`concordat ceremony init` makes it")?;
+        let text = self.text(
+            &path,
+            "it is made with the custodian's directory; `concordat dev up` makes whole clusters",
+        )?;
         Card::parse(&text).map_err(|error| DirError::Card { path, error })
     }
 
@@ -188,7 +191,8 @@ impl CustodianDir {
     /// The proposal.
     pub fn proposal(&self) -> Result<Proposal, DirError> {
         let path = self.file("proposal.json");
-        let text = self.text(&path, "`concordat ceremony join` brings it")?;
+        let text =
+            self.text(&path, "the founders' proposal brings it; `concordat dev up` makes whole clusters")?;
         Proposal::parse(&text).map_err(|error| DirError::Proposal { path, error })
     }
 
@@ -298,7 +302,7 @@ mod tests {
         let dir = CustodianDir::open(temp.path()).unwrap();
         assert!(dir.genesis().unwrap().is_none());
         let text = dir.card().unwrap_err().to_string();
-        assert!(text.contains("card.json") && text.contains("ceremony init"), "{text}");
+        assert!(text.contains("card.json") && text.contains("dev up"), "{text}");
         fs::write(dir.file("genesis.json"), "{}").unwrap();
         assert!(dir.genesis().unwrap_err().to_string().contains("genesis.json"));
     }

@@ -51,9 +51,17 @@ pub async fn run(command: DevCommand, ui: Ui) -> Result<(), Failure> {
     };
     progress.finish();
     say(&cluster, &layout, ui)?;
-    let broken = tokio::select! {
-        failure = cluster.broken() => Err(failure),
-        () = stop => Ok(()),
+    let broken = loop {
+        tokio::select! {
+            failure = cluster.ended() => match cluster.running() {
+                0 => break Err(failure),
+                left => ui.warn(&format!(
+                    "{}; {left} go on without it, and a start on this directory brings it back",
+                    failure.message.trim_end_matches([' ', ':'])
+                )),
+            },
+            () = &mut stop => break Ok(()),
+        }
     };
     ui.note("stopping");
     cluster.stop().await?;

@@ -102,7 +102,7 @@ impl CustodianKeys {
 
     /// Opens the keys in a file.
     pub fn open(path: &Path, passphrase: &Passphrase) -> Result<Self, KeysError> {
-        let sealed = file::read(path, "`concordat ceremony init` makes it")?;
+        let sealed = file::read(path, "it was made with the custodian's directory and can't be made again")?;
         file::check_private(path)?;
         let plain = seal::open_with_passphrase(path, passphrase, &sealed)?;
         Self::from_plain(&plain).map_err(|what| KeysError::Contents { path: path.to_owned(), what })
