@@ -110,7 +110,7 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
             dice,
             family,
             f: setting.cluster.f(),
-            byzantine: setting.byzantine,
+            byzantine,
             faulty_ms: setting.faulty_ms,
             healing: 0,
         };
