@@ -1,15 +1,16 @@
 //! The few curve operations that the FROST library does not offer: strict
-//! parsing of points, identifiers from numbers, and the test that the public
-//! shares of a group lie on one polynomial.
+//! parsing of points, identifiers from numbers, Lagrange weights, and the test
+//! that the public shares of a group lie on one polynomial.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use frost_core::{Field, Group};
 use frost_secp256k1_tr as frost;
+use zeroize::Zeroizing;
 
 pub(crate) type Suite = frost::Secp256K1Sha256TR;
 pub(crate) type Element = frost_core::Element<Suite>;
-type Scalar = frost_core::Scalar<Suite>;
+pub(crate) type Scalar = frost_core::Scalar<Suite>;
 
 /// Bytes of a compressed point.
 pub(crate) const POINT: usize = 33;
@@ -55,19 +56,51 @@ pub(crate) fn on_one_polynomial(points: &BTreeMap<u16, Element>, threshold: u16,
 /// The point at `at` of the lowest polynomial through `base`. None if two
 /// numbers are equal.
 fn interpolate(base: &[(u16, Element)], at: u16) -> Option<Element> {
-    let at = Scalar::from(u64::from(at));
-    let mut sum = frost::Secp256K1Group::identity();
-    for (i, point) in base {
-        let x_i = Scalar::from(u64::from(*i));
-        let mut numerator = frost::Secp256K1ScalarField::one();
-        let mut denominator = frost::Secp256K1ScalarField::one();
-        for (j, _) in base.iter().filter(|(j, _)| j != i) {
-            let x_j = Scalar::from(u64::from(*j));
-            numerator *= at - x_j;
-            denominator *= x_i - x_j;
-        }
-        let inverse = frost::Secp256K1ScalarField::invert(&denominator).ok()?;
-        sum += *point * (numerator * inverse);
+    let numbers: BTreeSet<u16> = base.iter().map(|(number, _)| *number).collect();
+    if numbers.len() != base.len() {
+        return None;
     }
-    Some(sum)
+    base.iter().try_fold(frost::Secp256K1Group::identity(), |sum, (number, point)| {
+        Some(sum + *point * weight(&numbers, *number, at)?)
+    })
+}
+
+/// The Lagrange weight of `own` among `numbers`: what its value is multiplied
+/// with when the polynomial through all of them is taken at `at`.
+pub(crate) fn weight(numbers: &BTreeSet<u16>, own: u16, at: u16) -> Option<Scalar> {
+    let (x, x_own) = (scalar_of(at), scalar_of(own));
+    let mut numerator = frost::Secp256K1ScalarField::one();
+    let mut denominator = frost::Secp256K1ScalarField::one();
+    for other in numbers.iter().filter(|other| **other != own) {
+        let x_other = scalar_of(*other);
+        numerator *= x - x_other;
+        denominator *= x_own - x_other;
+    }
+    let inverse = frost::Secp256K1ScalarField::invert(&denominator).ok()?;
+    Some(numerator * inverse)
+}
+
+/// A custodian's number as a scalar: where its share lies on the polynomial.
+pub(crate) fn scalar_of(number: u16) -> Scalar {
+    Scalar::from(u64::from(number))
+}
+
+/// A point times the secret behind it.
+pub(crate) fn base_times(scalar: &Scalar) -> Element {
+    frost::Secp256K1Group::generator() * *scalar
+}
+
+/// The compressed form. None for the point at infinity, which has none.
+pub(crate) fn point_bytes(point: &Element) -> Option<[u8; POINT]> {
+    frost::Secp256K1Group::serialize(point).ok()?.as_ref().try_into().ok()
+}
+
+/// Parses a scalar below the order of the curve.
+pub(crate) fn parse_scalar(bytes: &[u8; SCALAR]) -> Option<Scalar> {
+    frost::Secp256K1ScalarField::deserialize(bytes).ok()
+}
+
+/// The 32 bytes of a scalar, which may be secret.
+pub(crate) fn scalar_bytes(scalar: &Scalar) -> Zeroizing<[u8; SCALAR]> {
+    Zeroizing::new(frost::Secp256K1ScalarField::serialize(scalar))
 }

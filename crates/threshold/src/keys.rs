@@ -96,6 +96,25 @@ impl GroupKeys {
         Self::from_bytes(&bytes)
     }
 
+    /// The keys of other holders or another threshold for the same group key, as a
+    /// reshare computes them. Refuses shares that are not shares of this key.
+    pub(crate) fn with_shares(
+        &self,
+        threshold: u16,
+        shares: &BTreeMap<u16, [u8; POINT]>,
+    ) -> Result<Self, KeyError> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(threshold.to_be_bytes());
+        bytes.extend(u16::try_from(shares.len()).unwrap_or(u16::MAX).to_be_bytes());
+        // Parity and all: a key with another prefix would be another polynomial.
+        bytes.extend(self.bytes.get(HEADER - POINT..HEADER).ok_or(KeyError::Length)?);
+        for (number, point) in shares {
+            bytes.extend(number.to_be_bytes());
+            bytes.extend(point);
+        }
+        Self::from_bytes(&bytes)
+    }
+
     /// Parses what [`GroupKeys::to_bytes`] wrote. Each group has one encoding.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
         let mut rest = bytes;
@@ -181,6 +200,12 @@ impl GroupKeys {
 
     pub(crate) fn verifying_share(&self, number: u16) -> Option<&frost::keys::VerifyingShare> {
         self.package.verifying_shares().get(&curve::identifier(number)?)
+    }
+
+    /// The public share of a holder as a point.
+    pub(crate) fn point_of(&self, number: u16) -> Option<curve::Element> {
+        let bytes: [u8; POINT] = self.verifying_share(number)?.serialize().ok()?.try_into().ok()?;
+        curve::parse_point(&bytes)
     }
 }
 
@@ -295,6 +320,27 @@ impl KeyShare {
 
     pub(crate) fn package(&self) -> &frost::keys::KeyPackage {
         &self.package
+    }
+
+    /// The secret itself, for the sums of a reshare or a repair.
+    pub(crate) fn secret(&self) -> Result<Zeroizing<curve::Scalar>, KeyError> {
+        let bad = KeyError::Secret { number: self.number };
+        let bytes = Zeroizing::new(self.package.signing_share().serialize());
+        let bytes: Zeroizing<[u8; SCALAR]> =
+            Zeroizing::new(bytes.as_slice().try_into().map_err(|_| bad.clone())?);
+        curve::parse_scalar(&bytes).map(Zeroizing::new).ok_or(bad)
+    }
+
+    /// A share from its secret scalar. Refuses one that is not this custodian's.
+    pub(crate) fn from_secret(
+        number: u16,
+        secret: &curve::Scalar,
+        keys: GroupKeys,
+    ) -> Result<Self, KeyError> {
+        let bytes = curve::scalar_bytes(secret);
+        let secret =
+            frost::keys::SigningShare::deserialize(&bytes[..]).map_err(|_| KeyError::Secret { number })?;
+        Self::new(number, secret, keys)
     }
 }
 

@@ -1,7 +1,8 @@
 //! # Threshold signatures of one head: FROST, as a pure library
 //!
 //! A group of custodians owns one Nostr key that none of them holds. This crate
-//! makes that key ([`dkg`]), and signs with it: [`commit`] (FROST round 1, which
+//! makes that key ([`dkg`]), hands it over to other holders or gives the same ones
+//! new shares ([`reshare`]), rebuilds a lost share ([`repair`]), and signs with it: [`commit`] (FROST round 1, which
 //! travels in a prepare vote), [`sign`] (round 2, the commit vote) and
 //! [`aggregate`] (the certificate), see PROTOCOL section 2. The result is an
 //! ordinary BIP340 signature, which [`verify`] checks with libsecp256k1.
@@ -30,6 +31,8 @@ pub mod dkg;
 mod keys;
 pub mod limits;
 mod nonce;
+pub mod repair;
+pub mod reshare;
 mod session;
 mod sign;
 mod verify;

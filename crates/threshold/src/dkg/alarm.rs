@@ -55,6 +55,26 @@ pub enum Alarm {
         /// The sender.
         culprit: u16,
     },
+    /// A dealer of an old key committed to something else than its share of it.
+    #[error("custodian {culprit} deals another secret than its share of the group key")]
+    WrongSecret {
+        /// The dealer.
+        culprit: u16,
+    },
+    /// What all dealt adds up to keys that can't be.
+    #[error("what custodians {suspects:?} dealt adds up to no keys of this threshold: they chose it so")]
+    Degenerate {
+        /// All dealers: one alone can't do this without giving itself away first.
+        suspects: BTreeSet<u16>,
+    },
+    /// Members that kept silent until the time was up.
+    #[error("custodians {culprits:?} sent nothing ({kind}) until the time was up")]
+    Silent {
+        /// Who was waited for.
+        culprits: BTreeSet<u16>,
+        /// What for.
+        kind: Kind,
+    },
     /// The secret share does not lie on the polynomial committed to.
     #[error("custodian {culprit} sent a secret share that does not fit its commitment")]
     BadSecretShare {
@@ -110,10 +130,11 @@ impl Alarm {
             | Self::Misdirected { culprit, .. }
             | Self::BadProof { culprit }
             | Self::BadSecretShare { culprit }
+            | Self::WrongSecret { culprit }
             | Self::WrongConfirmation { culprit }
             | Self::WrongSignature { culprit } => BTreeSet::from([*culprit]),
-            Self::BadTestShare { culprits } => culprits.clone(),
-            Self::ViewsDiffer { suspects, .. } => suspects.clone(),
+            Self::BadTestShare { culprits } | Self::Silent { culprits, .. } => culprits.clone(),
+            Self::ViewsDiffer { suspects, .. } | Self::Degenerate { suspects } => suspects.clone(),
             Self::Aborted { by, accused, .. } => accused.iter().copied().chain([*by]).collect(),
             Self::Stopped | Self::Library { .. } => BTreeSet::new(),
         }
@@ -134,6 +155,9 @@ impl Alarm {
             Self::Aborted { .. } => Reason::Aborted,
             Self::Stopped => Reason::Operator,
             Self::Library { .. } => Reason::Library,
+            Self::WrongSecret { .. } => Reason::WrongSecret,
+            Self::Degenerate { .. } => Reason::Degenerate,
+            Self::Silent { .. } => Reason::Silent,
         }
     }
 }
@@ -166,11 +190,17 @@ pub enum Reason {
     Library = 11,
     /// The operator stopped it.
     Operator = 12,
+    /// [`Alarm::WrongSecret`].
+    WrongSecret = 13,
+    /// [`Alarm::Degenerate`].
+    Degenerate = 14,
+    /// [`Alarm::Silent`].
+    Silent = 15,
 }
 
 impl Reason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Equivocation,
         Self::Misfit,
         Self::Misdirected,
@@ -183,6 +213,9 @@ impl Reason {
         Self::Aborted,
         Self::Library,
         Self::Operator,
+        Self::WrongSecret,
+        Self::Degenerate,
+        Self::Silent,
     ];
 
     /// The number on the wire.
@@ -211,6 +244,9 @@ impl std::fmt::Display for Reason {
             Self::Aborted => "another custodian ended it first",
             Self::Library => "a defect of the program",
             Self::Operator => "stopped by the operator",
+            Self::WrongSecret => "another secret dealt than the share of the group key",
+            Self::Degenerate => "what was dealt adds up to no keys",
+            Self::Silent => "silence until the time was up",
         })
     }
 }

@@ -12,10 +12,12 @@ use concordat_events::hash::Hash;
 use frost_secp256k1_tr as frost;
 use frost_secp256k1_tr::keys::dkg as library;
 use rand_core::{CryptoRng, RngCore};
+use zeroize::Zeroizing;
 
-use crate::curve;
+use crate::curve::{self, Scalar};
 use crate::keys::{GroupKeys, KeyShare};
 use crate::nonce::{Nonce, commit};
+use crate::reshare::{Deal, Polynomial};
 use crate::session::{Session, Signers};
 use crate::sign::{Share, sign_with};
 
@@ -61,25 +63,54 @@ pub struct Outcome {
     pub done: Outgoing,
 }
 
+/// What [`Ceremony::end_well`] gives.
+pub(crate) struct Ended {
+    pub(crate) share: Option<KeyShare>,
+    pub(crate) keys: GroupKeys,
+    pub(crate) transcript: Hash,
+    pub(crate) test_signature: [u8; 64],
+    pub(crate) done: Outgoing,
+    /// What is left, without secrets.
+    pub(crate) rest: Ceremony,
+}
+
 /// [`Ceremony::finish`] before the end: the ceremony comes back unharmed.
 pub struct NotFinished(pub Box<Ceremony>);
 
 /// Where the ceremony is, with the secrets of that moment and no others.
 enum Stage {
-    Round1 { secret: Box<library::round1::SecretPackage> },
-    Echo { secret: Box<library::round1::SecretPackage>, view: View },
-    Round2 { secret: Box<library::round2::SecretPackage>, view: View },
+    Round1 { secret: Secret },
+    Echo { secret: Secret, view: View },
+    Round2 { kept: Kept, view: View },
+    Store { agreed: Box<Agreed> },
     Confirm { agreed: Box<Agreed> },
-    TestCommit { agreed: Box<Agreed>, nonce: Box<Nonce> },
+    TestCommit { agreed: Box<Agreed>, nonce: Option<Box<Nonce>> },
     TestShare { agreed: Box<Agreed>, view: View },
     Done { agreed: Box<Agreed>, signature: [u8; 64] },
     Finished { agreed: Box<Agreed>, signature: [u8; 64] },
     Aborted,
 }
 
-/// The keys, once they stand.
+/// The own polynomial.
+pub(super) enum Secret {
+    /// Of a key made anew.
+    Fresh(Box<library::round1::SecretPackage>),
+    /// Of a key handed over. None for a member that only receives.
+    Given(Option<Polynomial>),
+}
+
+/// What is left of the own polynomial once it is shared out.
+pub(super) enum Kept {
+    /// What the library wants back.
+    Fresh(Box<library::round2::SecretPackage>),
+    /// Its value for the own number, if it deals and receives.
+    Given(Option<Zeroizing<Scalar>>),
+}
+
+/// The keys, once they stand. A dealer that leaves has no share of them.
 pub(super) struct Agreed {
-    pub(super) share: KeyShare,
+    pub(super) share: Option<KeyShare>,
+    pub(super) keys: GroupKeys,
     pub(super) transcript: Hash,
     pub(super) test_message: [u8; 32],
 }
@@ -91,6 +122,7 @@ pub struct Ceremony {
     /// What each sender sent of each kind, as a digest: tells repeats from lies.
     seen: BTreeMap<(u16, Kind), Hash>,
     pub(super) round1: BTreeMap<u16, Round1Package>,
+    pub(super) deals: BTreeMap<u16, Deal>,
     echoes: BTreeMap<u16, View>,
     pub(super) round2: BTreeMap<u16, SecretShare>,
     confirms: BTreeMap<u16, Hash>,
@@ -120,10 +152,42 @@ impl Ceremony {
         let n = u16::try_from(params.n()).unwrap_or(u16::MAX);
         let (secret, package) = library::part1(id, n, params.threshold(), rng).map_err(refused)?;
         let package = Round1Package::from_package(&package).map_err(refused)?;
-        let mut ceremony = Self {
-            round1: BTreeMap::from([(params.own(), package.clone())]),
+        let mut ceremony = Self::empty(params, Secret::Fresh(Box::new(secret)));
+        ceremony.round1.insert(ceremony.params.own(), package.clone());
+        ceremony.send(To::All, Body::Round1(package));
+        let first = std::mem::take(&mut ceremony.fresh);
+        Ok((ceremony, first))
+    }
+
+    /// Begins to hand a key over. `secret` is the weighted share of who deals.
+    pub(crate) fn hand_over(
+        params: Params,
+        secret: Option<Zeroizing<Scalar>>,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> (Self, Vec<Outgoing>) {
+        let (polynomial, deal) = loop {
+            let Some(secret) = &secret else { break (None, None) };
+            let polynomial = Polynomial::new(secret, params.threshold(), rng);
+            // A coefficient of zero has no point to send; it comes once in 2^256 draws.
+            if let Some(deal) = polynomial.commitment() {
+                break (Some(polynomial), Some(deal));
+            }
+        };
+        let mut ceremony = Self::empty(params, Secret::Given(polynomial));
+        if let Some(deal) = deal {
+            ceremony.deals.insert(ceremony.params.own(), deal.clone());
+            ceremony.send(To::All, Body::Deal(deal));
+        }
+        let first = std::mem::take(&mut ceremony.fresh);
+        (ceremony, first)
+    }
+
+    fn empty(params: Params, secret: Secret) -> Self {
+        Self {
             params,
-            stage: Stage::Round1 { secret: Box::new(secret) },
+            stage: Stage::Round1 { secret },
+            round1: BTreeMap::new(),
+            deals: BTreeMap::new(),
             seen: BTreeMap::new(),
             echoes: BTreeMap::new(),
             round2: BTreeMap::new(),
@@ -135,10 +199,7 @@ impl Ceremony {
             sent: Vec::new(),
             fresh: Vec::new(),
             alarm: None,
-        };
-        ceremony.send(To::All, Body::Round1(package));
-        let first = std::mem::take(&mut ceremony.fresh);
-        Ok((ceremony, first))
+        }
     }
 
     /// Takes a message that the channel says `from` sent, and returns what is to
@@ -159,11 +220,22 @@ impl Ceremony {
         }
         if message.ceremony != self.params.ceremony()
             || from == self.params.own()
-            || !self.params.roster().contains(&from)
+            || !self.params.is_member(from)
+            // What is finished can't be spoiled any more.
+            || matches!(self.stage, Stage::Finished { .. })
         {
             return Ok(Vec::new());
         }
-        match self.accept(from, message).and_then(|()| self.advance(rng)) {
+        if let Err(alarm) = self.accept(from, message) {
+            self.end(alarm.clone());
+            return Err(alarm);
+        }
+        self.proceed(rng)
+    }
+
+    /// Takes all steps that have become possible.
+    fn proceed(&mut self, rng: &mut (impl RngCore + CryptoRng)) -> Result<Vec<Outgoing>, Alarm> {
+        match self.advance(rng) {
             Ok(()) => Ok(std::mem::take(&mut self.fresh)),
             Err(alarm) => {
                 self.end(alarm.clone());
@@ -178,6 +250,41 @@ impl Ceremony {
             self.end(Alarm::Stopped);
         }
         self.sent.clone()
+    }
+
+    /// Ends a ceremony that took too long: whoever is waited for is named, and the
+    /// others are told. Nothing happens if nobody is waited for. Give each phase its
+    /// own deadline, counted from the beginning: who waits for an earlier phase must
+    /// speak first, else it is named itself by those who wait for it.
+    pub fn expire(&mut self) -> Vec<Outgoing> {
+        let culprits = self.waiting_on();
+        if let (Phase::Waiting(kind), false) = (self.phase(), culprits.is_empty()) {
+            self.end(Alarm::Silent { culprits, kind });
+        }
+        self.sent.clone()
+    }
+
+    /// The share that is to be stored now: only then it may be confirmed.
+    pub(crate) fn to_store(&self) -> Option<&KeyShare> {
+        match &self.stage {
+            Stage::Store { agreed } => agreed.share.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Goes on once the share was stored and read back.
+    pub(crate) fn stored(&mut self, rng: &mut (impl RngCore + CryptoRng)) -> Result<Vec<Outgoing>, Alarm> {
+        if let Some(alarm) = &self.alarm {
+            return Err(alarm.clone());
+        }
+        match std::mem::replace(&mut self.stage, Stage::Aborted) {
+            Stage::Store { agreed } => {
+                self.send(To::All, Body::Confirm(agreed.transcript));
+                self.stage = Stage::Confirm { agreed };
+            }
+            other => self.stage = other,
+        }
+        self.proceed(rng)
     }
 
     /// All that was sent so far and may still be of use to someone. Messages get
@@ -198,6 +305,7 @@ impl Ceremony {
             Stage::Round1 { .. } => Kind::Round1,
             Stage::Echo { .. } => Kind::Echo,
             Stage::Round2 { .. } => Kind::Round2,
+            Stage::Store { .. } => return Phase::Store,
             Stage::Confirm { .. } => Kind::Confirm,
             Stage::TestCommit { .. } => Kind::TestCommit,
             Stage::TestShare { .. } => Kind::TestShare,
@@ -211,16 +319,19 @@ impl Ceremony {
     pub fn waiting_on(&self) -> BTreeSet<u16> {
         match self.phase() {
             Phase::Waiting(kind) => {
-                self.params.others().filter(|number| !self.seen.contains_key(&(*number, kind))).collect()
+                let missing = |number: &u16| {
+                    self.params.sends(*number, kind) && !self.seen.contains_key(&(*number, kind))
+                };
+                self.params.others().filter(missing).collect()
             }
-            Phase::Finished | Phase::Aborted => BTreeSet::new(),
+            Phase::Store | Phase::Finished | Phase::Aborted => BTreeSet::new(),
         }
     }
 
     /// How far each member is, as seen from here; the own entry says what was sent.
     pub fn status(&self) -> BTreeMap<u16, Progress> {
         let of = |number: &u16| Progress::from_kinds(|kind| self.seen.contains_key(&(*number, kind)));
-        self.params.roster().iter().map(|number| (*number, of(number))).collect()
+        self.params.members().iter().map(|number| (*number, of(number))).collect()
     }
 
     /// The alarm that ended the ceremony.
@@ -238,18 +349,39 @@ impl Ceremony {
     ///
     /// # Errors
     /// [`NotFinished`] gives the ceremony back.
-    pub fn finish(mut self) -> Result<Outcome, NotFinished> {
+    pub fn finish(self) -> Result<Outcome, NotFinished> {
+        let test_message = match &self.stage {
+            Stage::Finished { agreed, .. } => agreed.test_message,
+            _ => return Err(NotFinished(Box::new(self))),
+        };
+        let ended = self.end_well()?;
+        match ended.share {
+            Some(share) => Ok(Outcome {
+                keys: ended.keys,
+                share,
+                transcript: ended.transcript,
+                test_signature: ended.test_signature,
+                test_message,
+                done: ended.done,
+            }),
+            // Every member of a new key has a share of it.
+            None => Err(NotFinished(Box::new(ended.rest))),
+        }
+    }
+
+    /// Takes what a finished ceremony made, of a new key or of one handed over.
+    pub(crate) fn end_well(mut self) -> Result<Ended, NotFinished> {
         match std::mem::replace(&mut self.stage, Stage::Aborted) {
             Stage::Finished { agreed, signature } => {
-                let Agreed { share, transcript, test_message } = *agreed;
+                let Agreed { share, keys, transcript, .. } = *agreed;
                 let done = Message::new(self.params.ceremony(), Body::Done(signature));
-                Ok(Outcome {
-                    keys: share.keys().clone(),
+                Ok(Ended {
                     share,
+                    keys,
                     transcript,
                     test_signature: signature,
-                    test_message,
                     done: Outgoing { to: To::All, message: Arc::new(done) },
+                    rest: self,
                 })
             }
             other => {
@@ -270,21 +402,30 @@ impl Ceremony {
         }
         let misfit = Alarm::Misfit { culprit: from, kind };
         let n = self.params.n();
+        if !self.params.sends(from, kind) {
+            return Err(misfit);
+        }
         match message.body {
             Body::Round1(package) => {
-                if package.threshold() != usize::from(self.params.threshold()) {
+                if self.params.source().is_some()
+                    || package.threshold() != usize::from(self.params.threshold())
+                {
                     return Err(misfit);
                 }
                 self.round1.insert(from, package);
             }
+            Body::Deal(deal) => {
+                self.check_deal(from, &deal)?;
+                self.deals.insert(from, deal);
+            }
             Body::Echo(view) => {
-                if view.hashes().len() != n {
+                if view.hashes().len() != self.params.dealers().len() {
                     return Err(misfit);
                 }
                 self.echoes.insert(from, view);
             }
             Body::Round2 { to, share } => {
-                if to != self.params.own() {
+                if to != self.params.own() || !self.params.holds() {
                     return Err(Alarm::Misdirected { culprit: from, meant_for: to });
                 }
                 self.round2.insert(from, share);
@@ -329,47 +470,73 @@ impl Ceremony {
     /// they can be seen, before the last message of a round is there.
     fn step(&mut self, stage: Stage, rng: &mut (impl RngCore + CryptoRng)) -> Result<(Stage, bool), Alarm> {
         let n = self.params.n();
-        let others = n.saturating_sub(1);
         Ok(match stage {
-            Stage::Round1 { secret } if self.round1.len() == n => {
-                let view = self.params.round1_view(&self.round1);
-                self.send(To::All, Body::Echo(view.clone()));
+            Stage::Round1 { secret } => {
+                let Some(view) = self.round1_view() else {
+                    return Ok((Stage::Round1 { secret }, false));
+                };
+                if self.params.holds() {
+                    self.send(To::All, Body::Echo(view.clone()));
+                }
                 (Stage::Echo { secret, view }, true)
             }
             Stage::Echo { secret, view } => {
                 self.compare(&view, &self.echoes, Kind::Round1)?;
-                if self.echoes.len() < others {
+                if self.echoes.len() < self.params.expected(Kind::Echo) {
                     return Ok((Stage::Echo { secret, view }, false));
                 }
-                let secret = self.share_out(*secret)?;
-                (Stage::Round2 { secret, view }, true)
+                let kept = match secret {
+                    Secret::Fresh(secret) => Kept::Fresh(self.share_out(*secret)?),
+                    Secret::Given(polynomial) => Kept::Given(self.deal_out(polynomial)?),
+                };
+                (Stage::Round2 { kept, view }, true)
             }
-            Stage::Round2 { secret, view } if self.round2.len() == others => {
-                let agreed = self.agree(&secret, &view)?;
-                self.send(To::All, Body::Confirm(agreed.transcript));
-                (Stage::Confirm { agreed: Box::new(agreed) }, true)
+            // A dealer that leaves gets no shares; what follows it can tell from the commitments.
+            Stage::Round2 { kept, view }
+                if !self.params.holds() || self.round2.len() == self.params.expected(Kind::Round2) =>
+            {
+                match kept {
+                    Kept::Fresh(secret) => {
+                        let agreed = self.agree(&secret, &view)?;
+                        self.send(To::All, Body::Confirm(agreed.transcript));
+                        (Stage::Confirm { agreed: Box::new(agreed) }, true)
+                    }
+                    Kept::Given(own) => {
+                        let agreed = Box::new(self.agree_on_given(own.as_ref(), &view)?);
+                        if self.params.holds() {
+                            (Stage::Store { agreed }, false)
+                        } else {
+                            (Stage::Confirm { agreed }, true)
+                        }
+                    }
+                }
             }
             Stage::Confirm { agreed } => {
                 same(&self.confirms, &agreed.transcript)
                     .map_err(|culprit| Alarm::WrongConfirmation { culprit })?;
-                if self.confirms.len() < others {
+                if self.confirms.len() < self.params.expected(Kind::Confirm) {
                     return Ok((Stage::Confirm { agreed }, false));
                 }
                 // Everyone holds its share: the secrets sent are needed no more.
                 self.sent.retain(|out| out.message.kind() != Kind::Round2);
-                let (nonce, commitment) = commit(&agreed.share, rng);
-                self.test_commits.insert(self.params.own(), commitment.clone());
-                self.send(To::All, Body::TestCommit(commitment));
-                (Stage::TestCommit { agreed, nonce: Box::new(nonce) }, true)
+                let nonce = agreed.share.as_ref().map(|share| {
+                    let (nonce, commitment) = commit(share, rng);
+                    self.test_commits.insert(self.params.own(), commitment.clone());
+                    self.send(To::All, Body::TestCommit(commitment));
+                    Box::new(nonce)
+                });
+                (Stage::TestCommit { agreed, nonce }, true)
             }
             Stage::TestCommit { agreed, nonce } if self.test_commits.len() == n => {
                 let session = self.params.test_view(&self.test_commits);
-                let message = &agreed.test_message;
-                let all = Signers::Everyone;
-                let share = sign_with(&agreed.share, *nonce, message, &self.test_commits, all)
-                    .map_err(|e| Alarm::Library { reason: e.to_string() })?;
-                self.test_shares.insert(self.params.own(), share);
-                self.send(To::All, Body::TestShare { session: session.clone(), share });
+                if let (Some(share), Some(nonce)) = (&agreed.share, nonce) {
+                    let message = &agreed.test_message;
+                    let all = Signers::Everyone;
+                    let share = sign_with(share, *nonce, message, &self.test_commits, all)
+                        .map_err(|e| Alarm::Library { reason: e.to_string() })?;
+                    self.test_shares.insert(self.params.own(), share);
+                    self.send(To::All, Body::TestShare { session: session.clone(), share });
+                }
                 (Stage::TestShare { agreed, view: session }, true)
             }
             Stage::TestShare { agreed, view } => {
@@ -379,12 +546,16 @@ impl Ceremony {
                     return Ok((Stage::TestShare { agreed, view }, false));
                 }
                 let signature = self.test(&agreed)?;
-                self.send(To::All, Body::Done(signature));
+                if self.params.holds() {
+                    self.send(To::All, Body::Done(signature));
+                }
                 (Stage::Done { agreed, signature }, true)
             }
             Stage::Done { agreed, signature } => {
                 same(&self.dones, &signature).map_err(|culprit| Alarm::WrongSignature { culprit })?;
-                if self.dones.len() < others {
+                // Of a key handed over, the signed confirmations say who is done.
+                let waits = self.params.source().is_none();
+                if waits && self.dones.len() < self.params.expected(Kind::Done) {
                     return Ok((Stage::Done { agreed, signature }, false));
                 }
                 (Stage::Finished { agreed, signature }, true)

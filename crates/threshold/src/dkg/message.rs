@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::curve::{self, POINT, SCALAR};
 use crate::limits::{MAX_CEREMONY_MESSAGE, MAX_CUSTODIANS, MIN_THRESHOLD};
 use crate::nonce::Commitment;
+use crate::reshare::Deal;
 use crate::sign::Share;
 
 use super::alarm::Reason;
@@ -28,14 +29,16 @@ const SIGNATURE: usize = 64;
 
 /// A message of one ceremony.
 pub struct Message {
-    pub(super) ceremony: Hash,
-    pub(super) body: Body,
+    pub(crate) ceremony: Hash,
+    pub(crate) body: Body,
 }
 
 /// What a message says.
 pub enum Body {
     /// The commitment to the sender's polynomial.
     Round1(Round1Package),
+    /// The same in a reshare, where the constant is known and needs no proof.
+    Deal(Deal),
     /// What the sender received in round 1.
     Echo(View),
     /// The receiver's share of the sender's polynomial. **Secret.**
@@ -70,7 +73,7 @@ pub enum Body {
 /// The kinds of message, in the order of the ceremony.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// [`Body::Round1`].
+    /// [`Body::Round1`] and [`Body::Deal`].
     Round1,
     /// [`Body::Echo`].
     Echo,
@@ -122,7 +125,7 @@ impl Message {
     /// Which kind it is.
     pub fn kind(&self) -> Kind {
         match &self.body {
-            Body::Round1(_) => Kind::Round1,
+            Body::Round1(_) | Body::Deal(_) => Kind::Round1,
             Body::Echo(_) => Kind::Echo,
             Body::Round2 { .. } => Kind::Round2,
             Body::Confirm(_) => Kind::Confirm,
@@ -137,6 +140,7 @@ impl Message {
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let body = match &self.body {
             Body::Round1(package) => wire::Body::Round1(package.bytes.clone()),
+            Body::Deal(deal) => wire::Body::Deal(deal.to_bytes().to_vec()),
             Body::Echo(view) => wire::Body::Echo(view.to_wire()),
             Body::Round2 { to, share } => wire::Body::Round2(wire::Round2 {
                 to: u32::from(*to),
@@ -177,6 +181,7 @@ impl Message {
         let ceremony = hash(&envelope.ceremony, "ceremony id")?;
         let body = match envelope.body.ok_or(DecodeError::Field { what: "body" })? {
             wire::Body::Round1(bytes) => Body::Round1(Round1Package::from_bytes(&bytes)?),
+            wire::Body::Deal(bytes) => Body::Deal(Deal::from_bytes(&bytes)?),
             wire::Body::Echo(view) => Body::Echo(View::from_wire(&view)?),
             wire::Body::Round2(wire) => {
                 Body::Round2 { to: number(wire.to)?, share: SecretShare::from_bytes(&wire.share)? }
@@ -205,7 +210,7 @@ impl Message {
     }
 
     /// Tells this message from every other one, without holding what it says.
-    pub(super) fn digest(&self) -> Hash {
+    pub(crate) fn digest(&self) -> Hash {
         tagged("concordat/dkg/message", &[&self.encode()])
     }
 }
@@ -287,6 +292,13 @@ impl SecretShare {
         let share = frost::keys::SigningShare::deserialize(bytes).map_err(|_| bad)?;
         Ok(Self(frost::keys::dkg::round2::Package::new(share)))
     }
+
+    /// The share in its scalar form.
+    pub(crate) fn scalar(&self) -> Option<Zeroizing<curve::Scalar>> {
+        let bytes = Zeroizing::new(self.0.signing_share().serialize());
+        let bytes: Zeroizing<[u8; SCALAR]> = Zeroizing::new(bytes.as_slice().try_into().ok()?);
+        curve::parse_scalar(&bytes).map(Zeroizing::new)
+    }
 }
 
 /// One hash per custodian, in roster order: what the sender holds of whom.
@@ -295,7 +307,7 @@ pub struct View(Vec<Hash>);
 
 impl View {
     /// A view of at most [`MAX_CUSTODIANS`] hashes; more are cut off.
-    pub(super) fn of(mut hashes: Vec<Hash>) -> Self {
+    pub(crate) fn of(mut hashes: Vec<Hash>) -> Self {
         hashes.truncate(MAX_CUSTODIANS);
         Self(hashes)
     }

@@ -68,6 +68,7 @@
 
 mod alarm;
 mod ceremony;
+mod given;
 mod message;
 mod params;
 mod status;
@@ -78,4 +79,6 @@ pub use alarm::{Alarm, Reason};
 pub use ceremony::{Ceremony, NotFinished, Outcome, Outgoing, To};
 pub use message::{Body, DecodeError, Kind, Message, Round1Package, SecretShare, View};
 pub use params::{Params, ParamsError};
+pub(crate) use params::{Source, test_message};
 pub use status::{Phase, Progress};
+pub(crate) use steps::compare;

@@ -7,8 +7,9 @@ use concordat_events::hash::{Hash, Tagged, tagged};
 use crate::keys::GroupKeys;
 use crate::limits::{MAX_CUSTODIANS, MIN_CUSTODIANS, MIN_THRESHOLD};
 use crate::nonce::Commitment;
+use crate::reshare::Deal;
 
-use super::message::{Round1Package, View};
+use super::message::{Kind, Round1Package, View};
 
 /// The parameters of one ceremony, as all its members signed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,17 @@ pub struct Params {
     roster: BTreeSet<u16>,
     own: u16,
     threshold: u16,
+    /// Where the key comes from, if it is not made anew.
+    source: Option<Source>,
+}
+
+/// The key that is handed over, and who deals it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The old public keys.
+    pub(crate) keys: GroupKeys,
+    /// As many old holders as the old threshold says.
+    pub(crate) dealers: BTreeSet<u16>,
 }
 
 impl Params {
@@ -40,7 +52,85 @@ impl Params {
         if threshold < MIN_THRESHOLD || usize::from(threshold) > n {
             return Err(ParamsError::Threshold { threshold, n });
         }
-        Ok(Self { ceremony, roster, own, threshold })
+        Ok(Self { ceremony, roster, own, threshold, source: None })
+    }
+
+    /// As [`Params::new`], for handing a key over: `source.dealers` hold it now,
+    /// `roster` will hold it, and the own number is among either.
+    pub(crate) fn handing_over(
+        ceremony: Hash,
+        source: Source,
+        roster: BTreeSet<u16>,
+        own: u16,
+        threshold: u16,
+    ) -> Result<Self, ParamsError> {
+        let got = source.dealers.len();
+        if got != usize::from(source.keys.threshold()) {
+            return Err(ParamsError::Dealers { expected: source.keys.threshold(), got });
+        }
+        if let Some(number) = source.dealers.difference(source.keys.numbers()).next() {
+            return Err(ParamsError::NoDealer { number: *number });
+        }
+        let first = roster.first().copied().unwrap_or_default();
+        let deals = source.dealers.contains(&own);
+        let stand_in = if deals && !roster.contains(&own) { first } else { own };
+        let checked = Self::new(ceremony, roster, stand_in, threshold)?;
+        // The id covers all that must be equal at all members: who was told another
+        // roster, threshold or key takes part in another ceremony.
+        let mut id = Tagged::new("concordat/reshare/context");
+        id.part(ceremony.as_bytes()).part(source.keys.to_bytes());
+        for numbers in [&source.dealers, &checked.roster] {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+            id.part(&bytes);
+        }
+        id.part(&threshold.to_be_bytes());
+        Ok(Self { ceremony: id.finish(), own, source: Some(source), ..checked })
+    }
+
+    /// The key that is handed over. None if a new one is made.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
+    }
+
+    /// Who deals shares: all members of a new key, some holders of an old one.
+    pub(crate) fn dealers(&self) -> &BTreeSet<u16> {
+        self.source.as_ref().map_or(&self.roster, |source| &source.dealers)
+    }
+
+    /// True if this custodian deals.
+    pub(crate) fn deals(&self) -> bool {
+        self.dealers().contains(&self.own)
+    }
+
+    /// True if this custodian will hold a share.
+    pub(crate) fn holds(&self) -> bool {
+        self.roster.contains(&self.own)
+    }
+
+    /// True if this number takes part.
+    pub(super) fn is_member(&self, number: u16) -> bool {
+        self.roster.contains(&number) || self.dealers().contains(&number)
+    }
+
+    /// All who take part.
+    pub(super) fn members(&self) -> BTreeSet<u16> {
+        self.roster.union(self.dealers()).copied().collect()
+    }
+
+    /// Who sends messages of this kind. Anybody may end a ceremony.
+    pub(super) fn sends(&self, number: u16, kind: Kind) -> bool {
+        match kind {
+            Kind::Round1 | Kind::Round2 => self.dealers().contains(&number),
+            Kind::Abort => self.is_member(number),
+            Kind::Echo | Kind::Confirm | Kind::TestCommit | Kind::TestShare | Kind::Done => {
+                self.roster.contains(&number)
+            }
+        }
+    }
+
+    /// From how many others a message of this kind comes.
+    pub(super) fn expected(&self, kind: Kind) -> usize {
+        self.others().filter(|number| self.sends(*number, kind)).count()
     }
 
     /// The id of the ceremony.
@@ -48,7 +138,7 @@ impl Params {
         self.ceremony
     }
 
-    /// The numbers of all members.
+    /// The numbers of all who will hold a share.
     pub fn roster(&self) -> &BTreeSet<u16> {
         &self.roster
     }
@@ -63,19 +153,24 @@ impl Params {
         self.threshold
     }
 
-    /// How many members there are.
+    /// How many will hold a share.
     pub fn n(&self) -> usize {
         self.roster.len()
     }
 
     /// All members but this one.
     pub fn others(&self) -> impl Iterator<Item = u16> + '_ {
-        self.roster.iter().copied().filter(|number| *number != self.own)
+        self.members().into_iter().filter(|number| *number != self.own)
     }
 
     /// One hash per custodian over what it sent in round 1, in roster order.
     pub(super) fn round1_view(&self, packages: &BTreeMap<u16, Round1Package>) -> View {
         self.view("concordat/dkg/view/round1", packages, |p| p.to_bytes().to_vec())
+    }
+
+    /// One hash per dealer over its commitment.
+    pub(super) fn deals_view(&self, deals: &BTreeMap<u16, Deal>) -> View {
+        self.view("concordat/reshare/view/deals", deals, |deal| deal.to_bytes().to_vec())
     }
 
     /// One hash per custodian over its nonce commitment for the test signature.
@@ -96,7 +191,7 @@ impl Params {
         let mut hash = Tagged::new("concordat/dkg/transcript");
         hash.part(self.ceremony.as_bytes());
         hash.part(&self.threshold.to_be_bytes());
-        for (number, package) in self.roster.iter().zip(round1.hashes()) {
+        for (number, package) in self.dealers().iter().zip(round1.hashes()) {
             hash.part(&number.to_be_bytes()).part(package.as_bytes());
         }
         hash.part(keys.to_bytes());
@@ -106,9 +201,13 @@ impl Params {
     /// What all members sign together at the end. A tagged hash of its own, so
     /// that it is never the id of an event.
     pub(super) fn test_message(&self, transcript: Hash) -> [u8; 32] {
-        let parts: [&[u8]; 2] = [self.ceremony.as_bytes(), transcript.as_bytes()];
-        *tagged("concordat/dkg/test", &parts).as_bytes()
+        test_message(self.ceremony, transcript)
     }
+}
+
+/// See [`Params::test_message`].
+pub(crate) fn test_message(ceremony: Hash, transcript: Hash) -> [u8; 32] {
+    *tagged("concordat/dkg/test", &[ceremony.as_bytes(), transcript.as_bytes()]).as_bytes()
 }
 
 /// Why there can be no such ceremony.
@@ -126,6 +225,28 @@ pub enum ParamsError {
     /// The own number is not in the roster.
     #[error("custodian {own} is not in the roster of this ceremony")]
     NotMember {
+        /// The own number.
+        own: u16,
+    },
+    /// Not as many dealers as the old threshold says.
+    #[error("the old group signs with {expected} custodians, so as many deal its key out anew, not {got}")]
+    Dealers {
+        /// The old threshold.
+        expected: u16,
+        /// How many were named.
+        got: usize,
+    },
+    /// A dealer that has nothing to deal.
+    #[error("custodian {number} is to deal but holds no share of the old group")]
+    NoDealer {
+        /// Its number.
+        number: u16,
+    },
+    /// The own share is not one of the old group, or missing, or not asked for.
+    #[error(
+        "custodian {own} deals exactly if it has its share of the old group: the share given doesn't fit"
+    )]
+    OwnShare {
         /// The own number.
         own: u16,
     },

@@ -7,6 +7,8 @@ use super::message::Kind;
 pub enum Phase {
     /// Messages of this kind from all others.
     Waiting(Kind),
+    /// The own share is to be stored: only the caller can go on.
+    Store,
     /// Nothing: the key can be taken.
     Finished,
     /// Nothing: it ended with an alarm.

@@ -17,29 +17,22 @@ use super::ceremony::{Agreed, Ceremony, To};
 use super::message::{Body, Kind, SecretShare, View};
 
 impl Ceremony {
+    /// What all dealers committed to, once all commitments are here.
+    pub(super) fn round1_view(&self) -> Option<View> {
+        let expected = self.params.dealers().len();
+        match self.params.source() {
+            None => (self.round1.len() == expected).then(|| self.params.round1_view(&self.round1)),
+            Some(_) => (self.deals.len() == expected).then(|| self.params.deals_view(&self.deals)),
+        }
+    }
+
     /// Compares what the others hold with what we hold.
     pub(super) fn compare(&self, own: &View, views: &BTreeMap<u16, View>, kind: Kind) -> Result<(), Alarm> {
-        for (reporter, theirs) in views {
-            let about: BTreeSet<u16> = self
-                .params
-                .roster()
-                .iter()
-                .zip(own.hashes().iter().zip(theirs.hashes()))
-                .filter(|(_, (ours, theirs))| ours != theirs)
-                .map(|(number, _)| *number)
-                .collect();
-            if about.is_empty() {
-                continue;
-            }
-            let mut suspects = BTreeSet::from([*reporter]);
-            // We know what we sent, and the reporter what it sent: if it is wrong
-            // there, nobody else can be the reason.
-            if !about.contains(&self.params.own()) && !about.contains(reporter) {
-                suspects.extend(&about);
-            }
-            return Err(Alarm::ViewsDiffer { reporter: *reporter, kind, about, suspects });
-        }
-        Ok(())
+        let senders = match kind {
+            Kind::Round1 => self.params.dealers(),
+            _ => self.params.roster(),
+        };
+        compare(self.params.own(), senders, own, views, kind)
     }
 
     /// Checks all proofs of knowledge and sends each member its secret share.
@@ -73,18 +66,19 @@ impl Ceremony {
         // are never tweaked again: two tweaks would be another key.
         let (share, public) =
             library::part3(secret, &self.packages(), &shares).map_err(|e| self.blame(&e))?;
-        let keys = GroupKeys::from_package(&public, self.params.roster())
+        let share = GroupKeys::from_package(&public, self.params.roster())
             .and_then(|keys| KeyShare::new(self.params.own(), *share.signing_share(), keys))
             .map_err(|e| Alarm::Library { reason: e.to_string() })?;
-        let transcript = self.params.transcript(view, keys.keys());
+        let keys = share.keys().clone();
+        let transcript = self.params.transcript(view, &keys);
         let test_message = self.params.test_message(transcript);
-        Ok(Agreed { share: keys, transcript, test_message })
+        Ok(Agreed { share: Some(share), keys, transcript, test_message })
     }
 
     /// Checks every share of the test signature and joins them. Each is checked by
     /// itself, because bad shares of several liars can cancel each other out.
     pub(super) fn test(&self, agreed: &Agreed) -> Result<[u8; 64], Alarm> {
-        let (keys, message) = (agreed.share.keys(), &agreed.test_message);
+        let (keys, message) = (&agreed.keys, &agreed.test_message);
         let (session, all) = (&self.test_commits, Signers::Everyone);
         let culprits: BTreeSet<u16> = self
             .test_shares
@@ -131,4 +125,33 @@ impl Ceremony {
 /// says otherwise.
 pub(super) fn same<T: PartialEq>(said: &BTreeMap<u16, T>, expected: &T) -> Result<(), u16> {
     said.iter().find(|(_, value)| *value != expected).map_or(Ok(()), |(from, _)| Err(*from))
+}
+
+/// Compares what the others hold of `senders` with what the member `own` holds.
+pub(crate) fn compare(
+    own: u16,
+    senders: &BTreeSet<u16>,
+    view: &View,
+    views: &BTreeMap<u16, View>,
+    kind: Kind,
+) -> Result<(), Alarm> {
+    for (reporter, theirs) in views {
+        let about: BTreeSet<u16> = senders
+            .iter()
+            .zip(view.hashes().iter().zip(theirs.hashes()))
+            .filter(|(_, (ours, theirs))| ours != theirs)
+            .map(|(number, _)| *number)
+            .collect();
+        if about.is_empty() {
+            continue;
+        }
+        let mut suspects = BTreeSet::from([*reporter]);
+        // We know what we sent, and the reporter what it sent: if it is wrong
+        // there, nobody else can be the reason.
+        if !about.contains(&own) && !about.contains(reporter) {
+            suspects.extend(&about);
+        }
+        return Err(Alarm::ViewsDiffer { reporter: *reporter, kind, about, suspects });
+    }
+    Ok(())
 }

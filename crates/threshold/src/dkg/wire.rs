@@ -11,7 +11,7 @@ pub(super) struct Envelope {
     pub version: u32,
     #[prost(bytes = "vec", tag = "2")]
     pub ceremony: Vec<u8>,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub body: Option<Body>,
 }
 
@@ -35,6 +35,8 @@ pub(super) enum Body {
     Done(Vec<u8>),
     #[prost(message, tag = "17")]
     Abort(Abort),
+    #[prost(bytes, tag = "18")]
+    Deal(Vec<u8>),
 }
 
 /// One hash per custodian in roster order.

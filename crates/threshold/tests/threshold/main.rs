@@ -11,6 +11,10 @@
 mod bytes;
 mod ceremony;
 mod cheats;
+mod handover;
+mod liars;
 mod net;
+mod repair;
+mod reshare;
 mod signing;
 mod vectors;
