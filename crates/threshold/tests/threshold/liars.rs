@@ -274,7 +274,7 @@ fn judge(story: Story, trick: Trick, rng: &mut ChaCha20Rng) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn reshare_with_liars_ends_whole_or_names_one(

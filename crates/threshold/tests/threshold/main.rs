@@ -14,6 +14,7 @@ mod cheats;
 mod handover;
 mod liars;
 mod net;
+mod published;
 mod repair;
 mod reshare;
 mod signing;

@@ -93,7 +93,7 @@ fn is_handed_over(old: &Group, new: &Group, rng: &mut ChaCha20Rng) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn reshare_keeps_the_key_whoever_holds_it(seed in any::<u64>(), (old, t, new, u) in rosters()) {
