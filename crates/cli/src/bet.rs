@@ -156,7 +156,7 @@ mod tests {
     fn the_definition_runs_to_the_payout() {
         let bet = bet();
         let definition = Definition::parse(&bet.definition(1_000).unwrap()).unwrap();
-        let (mut runner, start) = Runner::start(definition, 900_000, None).unwrap();
+        let (mut runner, start) = Runner::start(definition, 900_000, None, &serde_json::Value::Null).unwrap();
         assert_eq!(start.active, ["bet.created"]);
         let mut line = |value: Value| runner.line(Line::parse(&value.to_string()).unwrap()).pop().unwrap();
         for bettor in &bet.bettors {

@@ -123,6 +123,7 @@ mod tests {
             M::AssignError,
             M::EffectError,
             M::OutputError,
+            M::RecordError,
             M::TimerError,
             M::StepLimit,
             M::TooLarge,

@@ -1,11 +1,11 @@
 //! Actions: names with params, as nsm definitions hold them (EVENTS 1).
 //!
 //! Admitted: `cel.assign`, `assignExecutor` (the name nsm clients use), and the built-in `raise`,
-//! `publish`, `send`, `start`, whose params may hold `{"cel":"expr"}` in place of any value.
+//! `publish`, `send`, `start`, `records.put`, `records.remove`, whose params may hold `{"cel":"expr"}` in place of any value.
 //! Refused at admission: any other name and any parameter that isn't used.
 
-use crate::cel::{self, Expr, Failure, Meter, Scope};
-use crate::guard::{named, only};
+use crate::cel::{self, Expr, Failure, Meter, Scope, Type};
+use crate::guard::{named, only, text};
 use crate::json::{Doc, Faults, Place, size};
 use crate::limits;
 use crate::state::canonical;
@@ -36,7 +36,16 @@ pub(crate) enum Action {
     },
     Start {
         definition: Template,
-        context: Template,
+        input: Template,
+    },
+    RecordPut {
+        record: String,
+        key: Template,
+        value: Template,
+    },
+    RecordRemove {
+        record: String,
+        key: Template,
     },
 }
 
@@ -59,7 +68,7 @@ impl Action {
         let part = |key: &str, default: Value, faults: &mut Faults| match params.and_then(|p| p.get(key)) {
             Some(doc) => Template::admit(doc, &at.key(key), faults),
             None => {
-                if default.is_null() && !matches!(key, "data") {
+                if default.is_null() && !matches!(key, "data" | "input" | "value") {
                     faults.add(&at.key(key), format!("{name} needs `{key}`"));
                 }
                 Template::Plain(default)
@@ -73,7 +82,7 @@ impl Action {
                         faults.add(&at.key(key), format!("expected an expression, got {}", doc.kind()));
                         continue;
                     };
-                    match cel::compile(source) {
+                    match cel::compile(source, &faults.names, Type::Any) {
                         Ok(expr) => assignments.push((key.clone(), expr)),
                         Err(e) => faults.add(&at.key(key), e),
                     }
@@ -112,10 +121,25 @@ impl Action {
                 })
             }
             "start" => {
-                only(params, &["definition", "context"], at, faults);
+                only(params, &["definition", "input"], at, faults);
                 Some(Self::Start {
                     definition: part("definition", Value::Null, faults),
-                    context: part("context", Value::Object(serde_json::Map::new()), faults),
+                    input: part("input", Value::Null, faults),
+                })
+            }
+            "records.put" => {
+                only(params, &["record", "key", "value"], at, faults);
+                Some(Self::RecordPut {
+                    record: record(params, at, faults)?,
+                    key: part("key", Value::Null, faults),
+                    value: part("value", Value::Null, faults),
+                })
+            }
+            "records.remove" => {
+                only(params, &["record", "key"], at, faults);
+                Some(Self::RecordRemove {
+                    record: record(params, at, faults)?,
+                    key: part("key", Value::Null, faults),
                 })
             }
             other => {
@@ -123,7 +147,7 @@ impl Action {
                     whole,
                     format!(
                         "unknown action {other:?}: this engine has cel.assign, assignExecutor, \
-                         raise, publish, send, start"
+                         raise, publish, send, start, records.put, records.remove"
                     ),
                 );
                 None
@@ -134,7 +158,11 @@ impl Action {
     /// The effect that a publish, send or start declares; `None` for the other actions.
     pub(crate) fn effect(&self, scope: Scope<'_>, meter: &mut Meter) -> Result<Option<Effect>, Failure> {
         let effect = match self {
-            Self::Assign(_) | Self::AssignExecutor | Self::Raise { .. } => return Ok(None),
+            Self::Assign(_)
+            | Self::AssignExecutor
+            | Self::Raise { .. }
+            | Self::RecordPut { .. }
+            | Self::RecordRemove { .. } => return Ok(None),
             Self::Publish { kind, content, tags } => Effect::Publish {
                 kind: kind
                     .fill(scope, meter)?
@@ -158,12 +186,9 @@ impl Action {
                 },
                 data: data.fill(scope, meter)?,
             },
-            Self::Start { definition, context } => Effect::Start {
+            Self::Start { definition, input } => Effect::Start {
                 definition: string(definition.fill(scope, meter)?, "definition")?,
-                context: match context.fill(scope, meter)? {
-                    Value::Object(map) => map,
-                    _ => return Err(wrong("context", "an object")),
-                },
+                input: input.fill(scope, meter)?,
             },
         };
         Ok(Some(effect))
@@ -179,11 +204,19 @@ impl Effect {
                 content.len() + tags
             }
             Self::Send { to, kind, data } => to.len() + kind.len() + size(data),
-            Self::Start { definition, context } => {
-                definition.len() + context.iter().map(|(k, v)| k.len() + size(v)).sum::<usize>()
-            }
+            Self::Start { definition, input } => definition.len() + size(input),
         }
     }
+}
+
+/// The declared record that an action names.
+fn record(params: Option<&Doc>, at: &Place, faults: &mut Faults) -> Option<String> {
+    let name = text(params, "record", at, faults)?;
+    if !faults.names.records.contains(name) {
+        faults.add(&at.key("record"), format!("{name:?} isn't declared in `records`"));
+        return None;
+    }
+    Some(name.to_owned())
 }
 
 /// Is this a type that a participant or a `raise` may use?

@@ -4,20 +4,22 @@
 //! the engine can't run and what XState would only stumble over at run time: unknown names,
 //! targets that don't exist or exclude each other, repeated ids, states that can't be entered.
 
+use crate::cel::{self, Type};
 use crate::definition::{Definition, Kind, Node, Transition};
+use crate::guard::only;
 use crate::json::{Doc, Faults, Place};
 use crate::limits;
 use crate::step::Fault;
 use crate::template::Template;
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Properties that don't change what a machine does.
-const IGNORED: [&str; 7] = ["meta", "tags", "description", "version", "title", "schemas", "types"];
+const IGNORED: [&str; 5] = ["description", "version", "title", "schemas", "types"];
 /// Properties of any state.
-const STATE: [&str; 12] = [
-    "id", "type", "initial", "states", "on", "always", "after", "entry", "exit", "onDone", "output",
-    "history",
+const STATE: [&str; 14] = [
+    "tags", "meta", "id", "type", "initial", "states", "on", "always", "after", "entry", "exit", "onDone",
+    "output", "history",
 ];
 
 pub(crate) struct Admission<'d> {
@@ -40,6 +42,7 @@ pub(crate) fn admit(doc: &Doc) -> Result<Definition, Vec<Fault>> {
         faults: Faults::default(),
     };
     let root = Place::default();
+    a.names(doc, &root);
     a.state(doc, &root, None, "(machine)", 0);
     if a.faults.is_empty() {
         a.delays(doc, &root);
@@ -48,18 +51,26 @@ pub(crate) fn admit(doc: &Doc) -> Result<Definition, Vec<Fault>> {
         }
     }
     let context = match doc.get("context") {
-        None => Map::new(),
-        Some(context @ Doc::Map(_)) => match context.to_value(&root.key("context"), &mut a.faults) {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        },
+        None => Vec::new(),
+        Some(Doc::Map(members)) => a.context(members, &root.key("context")),
         Some(other) => {
             a.faults.add(&root.key("context"), format!("expected an object, got {}", other.kind()));
-            Map::new()
+            Vec::new()
         }
     };
     if a.faults.is_empty() {
-        Ok(Definition { nodes: a.nodes, transitions: a.transitions, context })
+        let timer = |(i, n): (usize, &Node)| -> Vec<(String, (usize, usize))> {
+            n.afters.iter().enumerate().map(|(k, after)| (after.event.clone(), (i, k))).collect()
+        };
+        let timers = a.nodes.iter().enumerate().flat_map(timer).collect();
+        Ok(Definition {
+            nodes: a.nodes,
+            transitions: a.transitions,
+            context,
+            records: a.faults.names.records.into_iter().collect(),
+            ids: a.ids.into_iter().collect(),
+            timers,
+        })
     } else {
         Err(a.faults.into_vec())
     }
@@ -98,6 +109,7 @@ impl<'d> Admission<'d> {
         let kind = self.kind(doc, at, parent, !states.is_empty());
         self.properties(doc, at, parent, kind);
         let id = self.id(doc, at, parent, key);
+        let tags = self.tags(doc, at);
         let i = self.nodes.len();
         if self.ids.insert(id.clone(), i).is_some() {
             self.faults.add(at, format!("the id {id:?} is taken"));
@@ -118,6 +130,8 @@ impl<'d> Admission<'d> {
             always: Vec::new(),
             output: None,
             history_default: Vec::new(),
+            tags,
+            meta: doc.get("meta").map(Doc::to_loose),
         });
         self.docs.push((doc, at.clone()));
         let below = at.key("states");
@@ -136,6 +150,66 @@ impl<'d> Admission<'d> {
             node.end = end;
         }
         Some(i)
+    }
+
+    fn tags(&mut self, doc: &Doc, at: &Place) -> Vec<String> {
+        let items = match doc.get("tags") {
+            None => return Vec::new(),
+            Some(Doc::List(items)) => items.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+        };
+        let tags = items.iter().map(|item| match item {
+            Doc::Str(tag) if tag.len() <= limits::NAME_BYTES => Some(tag.clone()),
+            _ => None,
+        });
+        tags.collect::<Option<_>>().unwrap_or_else(|| {
+            self.faults
+                .add(&at.key("tags"), format!("tags are names of at most {} bytes", limits::NAME_BYTES));
+            Vec::new()
+        })
+    }
+
+    /// The names that expressions may use: whatever the context can have, and the records.
+    fn names(&mut self, doc: &Doc, root: &Place) {
+        let names = &mut self.faults.names;
+        names
+            .context
+            .extend(doc.get("context").map(Doc::members).unwrap_or_default().iter().map(|(k, _)| k.clone()));
+        assigned(doc, &mut names.context);
+        let at = root.key("records");
+        match doc.get("records") {
+            None => {}
+            Some(Doc::Map(members)) => {
+                if members.len() > limits::RECORDS {
+                    self.faults.add(&at, format!("a machine has at most {} records", limits::RECORDS));
+                }
+                for (name, config) in members {
+                    let at = at.key(name);
+                    let named = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+                        && name.len() <= limits::NAME_BYTES;
+                    if !named {
+                        self.faults.add(&at, "a record's name has letters, digits and _ only");
+                    }
+                    if !matches!(config, Doc::Map(_)) {
+                        self.faults.add(&at, format!("expected an object, got {}", config.kind()));
+                    }
+                    only(Some(config), &["description"], &at, &mut self.faults);
+                    self.faults.names.records.insert(name.clone());
+                }
+            }
+            Some(other) => self.faults.add(&at, format!("expected an object, got {}", other.kind())),
+        }
+    }
+
+    fn context(&mut self, members: &[(String, Doc)], at: &Place) -> Vec<(String, Template)> {
+        self.faults.names.at_start = true;
+        let context = members
+            .iter()
+            .map(|(key, doc)| (key.clone(), Template::admit(doc, &at.key(key), &mut self.faults)))
+            .collect();
+        self.faults.names.at_start = false;
+        context
     }
 
     fn id(&mut self, doc: &Doc, at: &Place, parent: Option<usize>, key: &str) -> String {
@@ -230,10 +304,10 @@ impl<'d> Admission<'d> {
         for (key, value) in doc.members() {
             let key = key.as_str();
             let known = match kind {
-                Kind::History { .. } => matches!(key, "id" | "type" | "history" | "target"),
+                Kind::History { .. } => matches!(key, "id" | "type" | "history" | "target" | "tags" | "meta"),
                 _ => {
                     STATE.contains(&key)
-                        || (parent.is_none() && matches!(key, "context" | "delays" | "$schema"))
+                        || (parent.is_none() && matches!(key, "context" | "delays" | "records" | "$schema"))
                 }
             };
             if known || IGNORED.contains(&key) || (key == "invoke" && *value == Doc::List(vec![])) {
@@ -244,7 +318,7 @@ impl<'d> Admission<'d> {
                     "actors are not supported: a machine is a pure function of its events; use \
                      `send`, `start` or a `source` tag"
                 }
-                "context" | "delays" => "only the machine itself has this",
+                "context" | "delays" | "records" => "only the machine itself has this",
                 _ => "unknown property",
             };
             self.faults.add(&at.key(key), message);
@@ -274,10 +348,33 @@ impl<'d> Admission<'d> {
                     if !matches!(delay, Template::Cel(_) | Template::Plain(Value::Number(_))) {
                         self.faults.add(&at, "a delay is milliseconds or {\"cel\":\"expr\"}");
                     }
+                    if let Template::Cel(expr) = &delay
+                        && let Err(e) = cel::check(expr, Type::Int)
+                    {
+                        self.faults.add(&at.key("cel"), e);
+                    }
                     self.delays.insert(name.clone(), delay);
                 }
             }
             Some(other) => self.faults.add(&at, format!("expected an object, got {}", other.kind())),
         }
+    }
+}
+
+/// Every key that an action anywhere in the document can assign.
+fn assigned(doc: &Doc, keys: &mut BTreeSet<String>) {
+    match doc {
+        Doc::Str(name) if name == "assignExecutor" => {
+            keys.insert("executorPubKey".to_owned());
+        }
+        Doc::List(items) => items.iter().for_each(|d| assigned(d, keys)),
+        Doc::Map(members) => {
+            if doc.get("type") == Some(&Doc::Str("cel.assign".to_owned())) {
+                let params = doc.get("params").map(Doc::members).unwrap_or_default();
+                keys.extend(params.iter().map(|(k, _)| k.clone()));
+            }
+            members.iter().for_each(|(_, d)| assigned(d, keys));
+        }
+        _ => {}
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::action::Action;
 use crate::admit::Admission;
-use crate::definition::{After, Kind, Transition};
+use crate::definition::{After, Kind, Node, Transition};
 use crate::guard::{Guard, only};
 use crate::json::{Doc, Place};
 use crate::limits;
@@ -74,17 +74,29 @@ impl Admission<'_> {
         };
         let child = target::child(&self.nodes, i, key);
         match child.and_then(|c| self.nodes.get(c)) {
-            Some(node) if !matches!(node.kind, Kind::History { .. }) => {}
-            _ => self
-                .faults
-                .add(&at, format!("{key:?} is not the key of a state that can be entered in `states`")),
+            // Without a default it would lead to itself.
+            Some(Node { kind: Kind::History { .. }, .. })
+                if child.and_then(|c| self.docs.get(c)).is_some_and(|(d, _)| d.get("target").is_none()) =>
+            {
+                self.faults.add(&at, format!("the history state {key:?} needs a `target` to be initial"));
+            }
+            Some(_) => {}
+            None => self.faults.add(&at, format!("{key:?} is not the key of a state in `states`")),
         }
         (child, actions)
     }
 
     fn history_default(&mut self, i: usize, doc: &Doc, at: &Place) {
         let at = at.key("target");
+        let initial = self.nodes.get(i).and_then(|n| self.nodes.get(n.parent?)).and_then(|p| p.initial);
+        let leads_to_history =
+            initial.and_then(|s| self.nodes.get(s)).is_some_and(|n| matches!(n.kind, Kind::History { .. }));
         let texts = match doc.get("target") {
+            None if leads_to_history => {
+                // XState would make the other history state itself active.
+                self.faults.add(&at, "needed, because its parent's initial state is a history state");
+                return;
+            }
             None => return,
             Some(config) => texts(config),
         };

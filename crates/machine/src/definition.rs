@@ -8,16 +8,24 @@ use crate::action::Action;
 use crate::admit;
 use crate::guard::Guard;
 use crate::json::Doc;
+use crate::state::State;
 use crate::step::Fault;
 use crate::template::Template;
 use serde_json::{Map, Value};
+use std::collections::{BTreeSet, HashMap};
 
 /// A machine definition (the content of a 7500 event) that this engine can run.
 #[derive(Clone, Debug)]
 pub struct Definition {
     pub(crate) nodes: Vec<Node>,
     pub(crate) transitions: Vec<Transition>,
-    pub(crate) context: Map<String, Value>,
+    /// The initial context; holes are filled from the input.
+    pub(crate) context: Vec<(String, Template)>,
+    /// Names of the declared records, sorted.
+    pub(crate) records: Vec<String>,
+    pub(crate) ids: HashMap<String, usize>,
+    /// The event of each timer, to the state and the place among its `after`.
+    pub(crate) timers: HashMap<String, (usize, usize)>,
 }
 
 /// A state.
@@ -43,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) output: Option<Template>,
     /// Of a history state: where it leads before there is a history.
     pub(crate) history_default: Vec<usize>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) meta: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +90,9 @@ impl Definition {
     /// # Errors
     /// Every fault with its place. Whatever this engine can't run (`invoke`, spawned actors,
     /// functions, unknown guards, actions, properties and names) is a fault, never ignored;
-    /// `meta`, `tags`, `description`, `version`, `title`, `schemas`, `types` and `$schema` are
-    /// ignored, because they don't change what a machine does.
+    /// `description`, `version`, `title`, `schemas`, `types` and `$schema` are ignored, because they
+    /// don't change what a machine does; `tags` and `meta` are kept ([`Self::tags`],
+    /// [`Self::meta`]).
     pub fn parse(json: &str) -> Result<Self, Vec<Fault>> {
         let doc = Doc::parse(json).map_err(|fault| vec![fault])?;
         admit::admit(&doc)
@@ -92,12 +103,31 @@ impl Definition {
         self.nodes.first().map_or("(machine)", |n| n.id.as_str())
     }
 
+    /// The names of the declared records, sorted.
+    pub fn records(&self) -> &[String] {
+        &self.records
+    }
+
+    /// The tags of the active states, sorted; XState's `snapshot.tags`. Empty if the state isn't one
+    /// of this definition.
+    pub fn tags(&self, state: &State) -> Vec<String> {
+        let active = state.order.iter().filter_map(|id| self.find(id)).filter_map(|i| self.node(i));
+        let tags: BTreeSet<&String> = active.flat_map(|n| &n.tags).collect();
+        tags.into_iter().cloned().collect()
+    }
+
+    /// The `meta` of the active states by their ids; XState's `snapshot.getMeta()`.
+    pub fn meta(&self, state: &State) -> Map<String, Value> {
+        let active = state.order.iter().filter_map(|id| self.find(id)).filter_map(|i| self.node(i));
+        active.filter_map(|n| Some((n.id.clone(), n.meta.clone()?))).collect()
+    }
+
     pub(crate) fn node(&self, i: usize) -> Option<&Node> {
         self.nodes.get(i)
     }
 
     pub(crate) fn find(&self, id: &str) -> Option<usize> {
-        self.nodes.iter().position(|n| n.id == id)
+        self.ids.get(id).copied()
     }
 
     pub(crate) fn kind(&self, i: usize) -> Kind {

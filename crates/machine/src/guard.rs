@@ -4,14 +4,15 @@
 //! `and`, `or`, `not`, `stateIn`, whose meaning is XState's. Refused at admission: any other name
 //! and any parameter that isn't used.
 
-use crate::cel::{self, Expr};
+use crate::cel::{self, Expr, Type};
 use crate::json::{Doc, Faults, Place};
 use serde_json::Value;
 
 /// An admitted guard.
 #[derive(Clone, Debug)]
 pub(crate) enum Guard {
-    Cel(Expr),
+    /// Compiled, and as it is written.
+    Cel(Expr, String),
     Role(Role),
     And(Vec<Guard>),
     Or(Vec<Guard>),
@@ -64,8 +65,8 @@ impl Guard {
             "cel" => {
                 only(params, &["expr"], &at, faults);
                 let source = text(params, "expr", &at, faults)?;
-                match cel::compile(source) {
-                    Ok(expr) => Some(Self::Cel(expr)),
+                match cel::compile(source, &faults.names, Type::Bool) {
+                    Ok(expr) => Some(Self::Cel(expr, source.to_owned())),
                     Err(e) => {
                         faults.add(&at.key("expr"), e);
                         None
@@ -100,9 +101,7 @@ impl Guard {
                 let at = at.key("state");
                 match params.and_then(|p| p.get("state")) {
                     Some(Doc::Str(id)) if id.starts_with('#') => Some(Self::StateIn(StateIn::Id(id.clone()))),
-                    Some(Doc::Str(path)) => {
-                        Some(Self::StateIn(StateIn::Value(path_value(&state_path(path)))))
-                    }
+                    Some(Doc::Str(path)) => Some(Self::StateIn(StateIn::Value(Value::String(path.clone())))),
                     Some(value @ Doc::Map(_)) => {
                         Some(Self::StateIn(StateIn::Value(value.to_value(&at, faults))))
                     }
@@ -137,7 +136,7 @@ impl Guard {
                 }
                 Ok(())
             }
-            Self::Cel(_) | Self::Role(_) => Ok(()),
+            Self::Cel(..) | Self::Role(_) => Ok(()),
         }
     }
 }
@@ -163,9 +162,14 @@ fn path_value(path: &[String]) -> Value {
     rev.fold(last, |inner, key| Value::Object([(key.clone(), inner)].into_iter().collect()))
 }
 
-/// Does the state value `actual` match `wanted`? XState's `matchesState`.
+/// Does the state value `actual` match `wanted`? XState's `matchesState`, which reads every string on
+/// both sides as a path: a key with a dot in it matches nothing that is written without.
 pub(crate) fn matches_state(wanted: &Value, actual: &Value) -> bool {
-    match (wanted, actual) {
+    let read = |value: &Value| match value {
+        Value::String(path) => path_value(&state_path(path)),
+        other => other.clone(),
+    };
+    match (&read(wanted), &read(actual)) {
         (Value::String(w), Value::String(a)) => w == a,
         (Value::String(w), Value::Object(a)) => a.contains_key(w),
         (Value::Object(w), Value::Object(a)) => {

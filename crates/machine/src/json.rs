@@ -5,6 +5,7 @@
 //! repeated keys, `__proto__` (both mean something else in JavaScript) and nesting beyond
 //! [`limits::JSON_DEPTH`]. Numbers are refused where they are used, in [`Doc::to_value`].
 
+use crate::cel::Names;
 use crate::limits;
 use crate::step::Fault;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -106,6 +107,23 @@ impl Doc {
     }
 }
 
+impl Doc {
+    /// The plain JSON value, numbers of any kind: for what never enters the state.
+    pub(crate) fn to_loose(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(b) => Value::Bool(*b),
+            Self::Int(n) => Value::from(*n),
+            Self::BadNumber(n) => n.parse::<f64>().map_or(Value::Null, Value::from),
+            Self::Str(s) => Value::String(s.clone()),
+            Self::List(items) => Value::Array(items.iter().map(Self::to_loose).collect()),
+            Self::Map(members) => {
+                Value::Object(members.iter().map(|(k, d)| (k.clone(), d.to_loose())).collect::<Map<_, _>>())
+            }
+        }
+    }
+}
+
 /// A JSON pointer under construction (RFC 6901).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place(String);
@@ -121,23 +139,27 @@ impl Place {
     }
 }
 
-/// The faults found so far, at most [`limits::FAULTS`].
+/// What admission carries along: the faults found so far, at most [`limits::FAULTS`], and the names
+/// that expressions may use.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<Fault>);
+pub(crate) struct Faults {
+    found: Vec<Fault>,
+    pub(crate) names: Names,
+}
 
 impl Faults {
     pub(crate) fn add(&mut self, at: &Place, message: impl Into<String>) {
-        if self.0.len() < limits::FAULTS {
-            self.0.push(Fault { path: at.0.clone(), message: message.into() });
+        if self.found.len() < limits::FAULTS {
+            self.found.push(Fault { path: at.0.clone(), message: message.into() });
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     pub(crate) fn into_vec(self) -> Vec<Fault> {
-        self.0
+        self.found
     }
 }
 

@@ -15,10 +15,12 @@ mod admit;
 mod behaviour;
 mod cel;
 mod definition;
+pub mod draw;
 mod engine;
 mod guard;
 mod json;
 pub mod limits;
+mod records;
 pub mod run;
 mod state;
 mod step;
@@ -26,5 +28,10 @@ mod target;
 mod template;
 
 pub use definition::Definition;
+
+/// A JSON Schema (2020-12) of definitions, for editors. It knows shapes only: [`Definition::parse`]
+/// says whether a definition is admitted.
+pub const SCHEMA: &str = include_str!("../../../docs/machines/definition.schema.json");
+pub use records::{MemoryRecords, NoRecords, Records, root as records_root};
 pub use state::State;
-pub use step::{Effect, Event, Fault, Fired, Reason, Rejection, Step, Timer};
+pub use step::{Effect, Event, Fault, Fired, Reason, RecordChange, Rejection, Step, Timer};

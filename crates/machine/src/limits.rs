@@ -43,6 +43,30 @@ pub const STRING_BYTES: usize = 16 * 1024;
 /// Elements of a list made by an expression.
 pub const LIST_ITEMS: usize = 4096;
 
+/// Work of a call of a function, beside the bytes that it handles. A unit is some 50 ns.
+pub const COST_FUNCTION: u64 = 5;
+/// Work of `sha256`, beside 4 units for 16 bytes.
+pub const COST_SHA256: u64 = 20;
+/// Work of `npub.encode` and `npub.decode`: a checksum and a copy.
+pub const COST_NPUB: u64 = 40;
+/// Work of a BIP340 verification: some 40 us.
+pub const COST_SCHNORR: u64 = 1_000;
+/// Work of reading a record: a look-up in the state.
+pub const COST_RECORD_READ: u64 = 100;
+/// Work of putting or removing a record: a look-up and two additions of curve points.
+pub const COST_RECORD_WRITE: u64 = 800;
+
+/// Records that a machine may declare.
+pub const RECORDS: usize = 16;
+/// Keys of one record: bounds what a machine's author can make the group keep.
+pub const RECORD_KEYS: u64 = 1 << 20;
+/// Bytes of a record's key: long enough for two public keys and an event id in hex.
+pub const RECORD_KEY_BYTES: usize = 256;
+/// Bytes of a record's value, RFC 8785.
+pub const RECORD_VALUE_BYTES: usize = 4 * 1024;
+/// Keys of records that a step may change.
+pub const RECORD_CHANGES: usize = 64;
+
 /// Microsteps of a step: what an `always` or `raise` cycle may run before it is rejected.
 pub const MICROSTEPS: usize = 100;
 /// Events raised and not yet taken within a step.

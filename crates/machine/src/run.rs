@@ -6,6 +6,7 @@
 //! as a batch would.
 
 use crate::definition::Definition;
+use crate::records::MemoryRecords;
 use crate::state::State;
 use crate::step::{Event, Fault, Rejection, Step};
 use serde::{Deserialize, Serialize};
@@ -80,12 +81,13 @@ pub struct Row {
 pub struct Runner {
     definition: Definition,
     state: State,
+    records: MemoryRecords,
     now_ms: u64,
     pubkey: Option<String>,
 }
 
 impl Runner {
-    /// Starts the definition at `now_ms`; gives the first row. `pubkey` signs the start and the
+    /// Starts the definition at `now_ms` with an input; gives the first row. `pubkey` signs the start and the
     /// lines that name nobody.
     ///
     /// # Errors
@@ -94,9 +96,12 @@ impl Runner {
         definition: Definition,
         now_ms: u64,
         pubkey: Option<String>,
+        input: &Value,
     ) -> Result<(Self, Row), Rejection> {
-        let Step { state, .. } = definition.start(now_ms, pubkey.as_deref())?;
-        let runner = Self { definition, state, now_ms, pubkey };
+        let Step { state, records: changes, .. } = definition.start_with(now_ms, pubkey.as_deref(), input)?;
+        let mut records = MemoryRecords::default();
+        records.apply(changes);
+        let runner = Self { definition, state, records, now_ms, pubkey };
         let row = runner.row(None, None);
         Ok((runner, row))
     }
@@ -111,9 +116,10 @@ impl Runner {
             id: line.id,
             created_at: line.created_at.or_else(|| i64::try_from(self.now_ms / 1000).ok()),
         };
-        let rejection = match self.definition.send(&self.state, &event, self.now_ms) {
+        let rejection = match self.definition.send_with(&self.state, &event, self.now_ms, &self.records) {
             Ok(step) => {
                 self.state = step.state;
+                self.records.apply(step.records);
                 None
             }
             Err(rejection) => Some(rejection),
@@ -129,9 +135,10 @@ impl Runner {
         let mut rows = Vec::new();
         while let Some(due) = self.state.next_due_ms().filter(|&due| due <= now_ms) {
             self.now_ms = self.now_ms.max(due);
-            match self.definition.fire_due(&self.state, self.now_ms) {
+            match self.definition.fire_due_with(&self.state, self.now_ms, &self.records) {
                 Ok(Some(fired)) => {
                     self.state = fired.step.state;
+                    self.records.apply(fired.step.records);
                     rows.push(self.row(Some(fired.timer.id), fired.rejection));
                 }
                 Ok(None) | Err(_) => break,
@@ -147,6 +154,11 @@ impl Runner {
     /// The state so far.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The records so far.
+    pub fn records(&self) -> &MemoryRecords {
+        &self.records
     }
 
     fn row(&self, event: Option<String>, rejection: Option<Rejection>) -> Row {

@@ -6,7 +6,7 @@
 
 use crate::state::State;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::fmt;
 
 /// An input to a machine: a 7501 transition, or an event of a `source` tag (EVENTS 1).
@@ -75,8 +75,8 @@ pub enum Effect {
     Start {
         /// The definition (its 7500 event id).
         definition: String,
-        /// Context values that replace those of the definition.
-        context: Map<String, Value>,
+        /// What it is started with: `input` in the expressions of its context.
+        input: Value,
     },
 }
 
@@ -87,6 +87,21 @@ pub struct Step {
     pub state: State,
     /// The declared effects, in order.
     pub effects: Vec<Effect>,
+    /// What the step changes of the machine's records: each key once, sorted. Their count and root
+    /// stand in the state already; who keeps the records must apply all of it or nothing.
+    pub records: Vec<RecordChange>,
+}
+
+/// A change of one key of a machine's records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordChange {
+    /// The record's name.
+    pub record: String,
+    /// The key.
+    pub key: String,
+    /// The value; `None` if the key is removed.
+    pub value: Option<Value>,
 }
 
 /// A pending `after` timer.
@@ -125,6 +140,8 @@ pub enum Reason {
     AssignError,
     /// The parameters of a raise, publish, send or start could not be evaluated.
     EffectError,
+    /// A key or value of a record could not be evaluated, or breaks the limits of records.
+    RecordError,
     /// The output of a final state or of the machine could not be evaluated.
     OutputError,
     /// The delay of a timer could not be evaluated, or lies beyond 2^53 ms.
@@ -154,6 +171,7 @@ impl Reason {
             Self::GuardCost => "guard_cost",
             Self::AssignError => "assign_error",
             Self::EffectError => "effect_error",
+            Self::RecordError => "record_error",
             Self::OutputError => "output_error",
             Self::TimerError => "timer_error",
             Self::StepLimit => "step_limit",

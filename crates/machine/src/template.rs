@@ -3,7 +3,7 @@
 //! Used for the params of built-in actions, for outputs and for delays (EVENTS 1). Promises: the
 //! result holds only integers within +-(2^53-1) and is nested at most [`limits::JSON_DEPTH`].
 
-use crate::cel::{self, Expr, Failure, Meter, Scope};
+use crate::cel::{self, Expr, Failure, Meter, Scope, Type};
 use crate::json::{self, Doc, Faults, Place};
 use crate::limits;
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ impl Template {
                 faults.add(&at.key("cel"), format!("expected an expression, got {}", source.kind()));
                 return Self::Plain(Value::Null);
             };
-            return match cel::compile(source) {
+            return match cel::compile(source, &faults.names, Type::Any) {
                 Ok(expr) => Self::Cel(expr),
                 Err(e) => {
                     faults.add(&at.key("cel"), e);

@@ -8,9 +8,15 @@
 
 #[path = "machine/admission.rs"]
 mod admission;
+#[path = "machine/draw.rs"]
+mod draw;
 #[path = "machine/properties.rs"]
 mod properties;
 #[path = "machine/rules.rs"]
 mod rules;
+#[path = "machine/schema.rs"]
+mod schema;
+#[path = "machine/scxml.rs"]
+mod scxml;
 #[path = "machine/xstate.rs"]
 mod xstate;

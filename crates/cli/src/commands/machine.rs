@@ -1,11 +1,12 @@
-//! `machine check` and `machine run`: definitions, offline.
+//! `machine check`, `machine run`, `machine draw` and `machine schema`: definitions, offline.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use concordat_machine::run::{Line, Row, Runner, seconds_to_ms};
-use concordat_machine::{Definition, Fault, run as offline};
+use concordat_machine::{Definition, Fault, SCHEMA, draw as drawing, run as offline};
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::limits::{INPUT_BYTES, RUN_FILE_BYTES};
@@ -19,6 +20,10 @@ pub enum MachineCommand {
     Check(CheckArgs),
     /// Runs a definition offline: a line of JSON per step, first the start
     Run(RunArgs),
+    /// Draws the statechart of a definition, as mermaid text or SVG
+    Draw(DrawArgs),
+    /// Prints the JSON Schema of definitions, for editors
+    Schema,
 }
 
 /// Arguments of `machine check`.
@@ -33,7 +38,28 @@ pub fn run(command: MachineCommand, ui: Ui) -> Result<(), Failure> {
     match command {
         MachineCommand::Check(args) => check(&args, ui),
         MachineCommand::Run(args) => run_offline(&args, ui),
+        MachineCommand::Draw(args) => draw(&args, ui),
+        MachineCommand::Schema => ui.stdout(SCHEMA.trim_end()),
     }
+}
+
+/// Arguments of `machine draw`.
+#[derive(Args, Debug)]
+pub struct DrawArgs {
+    /// File with the definition (XState v5 JSON); - reads it from stdin
+    pub definition: PathBuf,
+    /// What to draw it as
+    #[arg(long, value_enum, default_value_t = Format::Mermaid)]
+    pub format: Format,
+}
+
+/// What a statechart is drawn as.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text for mermaid, which many sites and editors show as a picture
+    Mermaid,
+    /// A picture
+    Svg,
 }
 
 /// Arguments of `machine run`.
@@ -50,6 +76,9 @@ pub struct RunArgs {
     /// Who signs the start and the events that name nobody
     #[arg(long, value_name = "HEX")]
     pub pubkey: Option<String>,
+    /// What the machine is started with: `input` in the expressions of its context
+    #[arg(long, value_name = "JSON")]
+    pub input: Option<String>,
 }
 
 fn check(args: &CheckArgs, ui: Ui) -> Result<(), Failure> {
@@ -59,6 +88,15 @@ fn check(args: &CheckArgs, ui: Ui) -> Result<(), Failure> {
         if check.ok { format!("{}: admitted", args.definition.display()) } else { lines(&check.errors) }
     })?;
     if check.ok { Ok(()) } else { Err(not_admitted(&args.definition, &check.errors)) }
+}
+
+fn draw(args: &DrawArgs, ui: Ui) -> Result<(), Failure> {
+    let (_, definition) = read(&args.definition)?;
+    let (format, drawn) = match args.format {
+        Format::Mermaid => ("mermaid", drawing::mermaid(&definition)),
+        Format::Svg => ("svg", drawing::svg(&definition)),
+    };
+    ui.result(&json!({ "format": format, "drawing": drawn }), || drawn.trim_end().to_owned())
 }
 
 fn run_offline(args: &RunArgs, ui: Ui) -> Result<(), Failure> {
@@ -74,7 +112,14 @@ fn run_offline(args: &RunArgs, ui: Ui) -> Result<(), Failure> {
         Some(npub) if npub.starts_with("npub") => Some(parse_public_key(npub)?.to_hex()),
         other => other.map(str::to_owned),
     };
-    let (mut runner, row) = Runner::start(definition, start, pubkey).map_err(|rejection| {
+    let input = match args.input.as_deref().map(serde_json::from_str) {
+        None => serde_json::Value::Null,
+        Some(Ok(input)) => input,
+        Some(Err(error)) => {
+            return Err(Failure::usage("input", format!("--input: {error}"), "expected JSON"));
+        }
+    };
+    let (mut runner, row) = Runner::start(definition, start, pubkey, &input).map_err(|rejection| {
         Failure::check(
             "start_rejected",
             format!("{}: {rejection}", args.definition.display()),

@@ -18,7 +18,8 @@ use std::rc::Rc;
 pub(crate) enum Failure {
     /// It would cost more than allowed.
     Cost(String),
-    /// A CEL error: a missing field, a wrong type, an overflow.
+    /// A CEL error: a missing field, a wrong type, an overflow. It begins with the place in the
+    /// expression where there is one.
     Error(String),
 }
 
@@ -63,6 +64,16 @@ pub(crate) struct Scope<'a> {
     pub(crate) now: i64,
     /// Ids of the active atomic and final states, sorted.
     pub(crate) state: &'a Value,
+    /// What the machine is started with; in the initial context only.
+    pub(crate) input: &'a Value,
+    /// The machine's records.
+    pub(crate) records: &'a dyn Look,
+}
+
+/// The records as an expression sees them: what the step has changed so far, then what was there.
+pub(crate) trait Look: std::fmt::Debug {
+    fn get(&self, record: &str, key: &str) -> Option<Value>;
+    fn count(&self, record: &str) -> u64;
 }
 
 /// Evaluates one expression to JSON, with a fresh budget for it.
@@ -75,25 +86,42 @@ pub(crate) fn eval(expr: &Expr, scope: Scope<'_>, meter: &mut Meter) -> Result<V
     Ok(val.to_json())
 }
 
-fn error<T>(message: impl Into<String>) -> Result<T, Failure> {
+pub(super) fn error<T>(message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Error(message.into()))
 }
 
 /// Units for handling `n` bytes.
-fn bytes(n: usize) -> u64 {
+pub(super) fn bytes(n: usize) -> u64 {
     (n / 16) as u64
 }
 
-struct Run<'a, 'm> {
-    scope: Scope<'a>,
-    meter: &'m mut Meter,
+pub(super) struct Run<'a, 'm> {
+    pub(super) scope: Scope<'a>,
+    pub(super) meter: &'m mut Meter,
     vars: Vec<Val<'a>>,
 }
 
 impl<'a> Run<'a, '_> {
     fn eval(&mut self, expr: &Expr) -> Result<Val<'a>, Failure> {
+        if let Expr::At(at, inner) = expr {
+            // The innermost place is the one that helps.
+            return self.eval(inner).map_err(|failure| match failure {
+                Failure::Error(why) if !why.starts_with("at ") => Failure::Error(format!("{at}: {why}")),
+                other => other,
+            });
+        }
         self.meter.charge(1)?;
         match expr {
+            Expr::At(_, inner) => self.eval(inner),
+            Expr::Bytes(b) => {
+                self.meter.charge(bytes(b.len()))?;
+                Ok(Val::bytes(b.clone()))
+            }
+            Expr::Root(Root::Input) => Ok(Val::from(self.scope.input)),
+            Expr::Call(func, args) => {
+                let args = args.iter().map(|e| self.eval(e)).collect::<Result<Vec<_>, _>>()?;
+                self.function(func, args)
+            }
             Expr::Null => Ok(Val::Null),
             Expr::Bool(b) => Ok(Val::Bool(*b)),
             Expr::Int(n) => Ok(Val::Int(*n)),
@@ -153,6 +181,7 @@ impl<'a> Run<'a, '_> {
                         self.meter.charge(bytes(s.as_str().len()))?;
                         s.as_str().chars().count()
                     }
+                    Val::Bytes(b) => b.len(),
                     Val::List(list) => list.len(),
                     Val::Map(map) => map.len(),
                     other => return error(format!("no size of {}", other.kind())),
@@ -286,6 +315,14 @@ impl<'a> Run<'a, '_> {
                 self.meter.charge(bytes(len))?;
                 Ok(Val::text(&format!("{a}{b}")))
             }
+            (Val::Bytes(a), Val::Bytes(b)) => {
+                let len = a.len().saturating_add(b.len());
+                if len > limits::STRING_BYTES {
+                    return Err(Failure::Cost(format!("bytes are at most {}", limits::STRING_BYTES)));
+                }
+                self.meter.charge(bytes(len))?;
+                Ok(Val::bytes([&*a, &*b].concat()))
+            }
             (Val::List(a), Val::List(b)) => {
                 let len = a.len().saturating_add(b.len());
                 self.list_fits(len)?;
@@ -306,7 +343,7 @@ impl<'a> Run<'a, '_> {
     }
 
     /// Values of different types are unequal, as CEL says.
-    fn equal(&mut self, a: &Val<'a>, b: &Val<'a>) -> Result<bool, Failure> {
+    pub(super) fn equal(&mut self, a: &Val<'a>, b: &Val<'a>) -> Result<bool, Failure> {
         self.meter.charge(1)?;
         match (a, b) {
             (Val::Null, Val::Null) => Ok(true),
@@ -314,6 +351,10 @@ impl<'a> Run<'a, '_> {
             (Val::Int(a), Val::Int(b)) => Ok(a == b),
             (Val::Str(a), Val::Str(b)) => {
                 let (a, b) = (a.as_str(), b.as_str());
+                self.meter.charge(bytes(a.len().min(b.len())))?;
+                Ok(a == b)
+            }
+            (Val::Bytes(a), Val::Bytes(b)) => {
                 self.meter.charge(bytes(a.len().min(b.len())))?;
                 Ok(a == b)
             }
@@ -359,6 +400,10 @@ impl<'a> Run<'a, '_> {
             (Val::Bool(a), Val::Bool(b)) => Ok(a.cmp(b)),
             (Val::Str(a), Val::Str(b)) => {
                 let (a, b) = (a.as_str(), b.as_str());
+                self.meter.charge(bytes(a.len().min(b.len())))?;
+                Ok(a.cmp(b))
+            }
+            (Val::Bytes(a), Val::Bytes(b)) => {
                 self.meter.charge(bytes(a.len().min(b.len())))?;
                 Ok(a.cmp(b))
             }
@@ -415,7 +460,7 @@ impl<'a> Run<'a, '_> {
                 (_, Err(e)) => return Err(e),
                 (Macro::Map, Ok(value)) => made.push(value),
                 (Macro::Filter, Ok(Val::Bool(true))) => made.push(item),
-                (Macro::ExistsOne, Ok(Val::Bool(true))) => found += 1,
+                (Macro::ExistsOne | Macro::Count, Ok(Val::Bool(true))) => found += 1,
                 _ => {}
             }
         }
@@ -424,6 +469,7 @@ impl<'a> Run<'a, '_> {
             (Macro::All, None) => Ok(Val::Bool(true)),
             (Macro::Exists, None) => Ok(Val::Bool(false)),
             (Macro::ExistsOne, None) => Ok(Val::Bool(found == 1)),
+            (Macro::Count, None) => Ok(Val::Int(i64::try_from(found).unwrap_or(i64::MAX))),
             (Macro::Map | Macro::Filter, None) => {
                 self.list_fits(made.len())?;
                 Ok(Val::list(made))
@@ -451,6 +497,7 @@ impl<'a> Run<'a, '_> {
                 let size: usize = map.iter().map(|(k, v)| k.len() + crate::json::size(v)).sum();
                 self.meter.charge(bytes(size))
             }
+            Val::Bytes(_) => error("bytes can't be kept: use hex.encode or base64.encode"),
             Val::Null | Val::Bool(_) | Val::Int(_) => Ok(()),
         }
     }

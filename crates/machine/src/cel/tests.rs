@@ -1,6 +1,6 @@
 //! The evaluator against the `cel` crate's interpreter, and its meter.
 
-use super::{Failure, Meter, Scope, compile, eval};
+use super::{Expr, Failure, Look, Meter, Names, Scope, Type, eval, parse};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -14,10 +14,44 @@ fn context() -> Map<String, Value> {
     context.as_object().unwrap().clone()
 }
 
+/// One record, `votes`, with the key `k`.
+#[derive(Debug)]
+struct Votes;
+
+impl Look for Votes {
+    fn get(&self, record: &str, key: &str) -> Option<Value> {
+        ((record, key) == ("votes", "k")).then(|| json!({"by": 7}))
+    }
+    fn count(&self, _: &str) -> u64 {
+        1
+    }
+}
+
+fn names() -> Names {
+    let context = context().into_iter().map(|(k, _)| k).chain(["missing".to_owned()]).collect();
+    Names { context, records: ["votes".to_owned()].into(), at_start: false }
+}
+
+/// Without the check of types, which refuses what the crate only finds out when it runs.
+fn compile(source: &str) -> Result<Expr, String> {
+    parse(source, &names())
+}
+
+fn checked(source: &str) -> Result<(), String> {
+    super::compile(source, &names(), Type::Any).map(drop)
+}
+
 fn ours(source: &str) -> Result<Value, Failure> {
     let expr = compile(source).map_err(Failure::Error)?;
     let (context, event, state) = (context(), json!({"type": "GO", "data": {"a": 1}}), json!(["m.a"]));
-    let scope = Scope { context: &context, event: &event, now: 1_700_000_000, state: &state };
+    let scope = Scope {
+        context: &context,
+        event: &event,
+        now: 1_700_000_000,
+        state: &state,
+        input: &Value::Null,
+        records: &Votes,
+    };
     eval(&expr, scope, &mut Meter::new())
 }
 
@@ -174,12 +208,17 @@ fn what_differs_between_custodians_is_refused() {
     for source in [
         "1.5",
         "1u",
-        "b'x'",
         "double(1)",
         "uint(1)",
-        "bytes('a')",
         "timestamp('x')",
-        "duration('1s')",
+        "duration('1')",
+        "input",
+        "records",
+        "records.votes",
+        "records.other.has('k')",
+        "records.votes.put('k')",
+        "records.votes.has()",
+        "context.nowhere",
         "'a'.matches('a')",
         "type(1)",
         "dyn(1)",
@@ -207,7 +246,14 @@ fn what_differs_between_custodians_is_refused() {
 fn with_list(source: &str, n: i64) -> Result<Value, Failure> {
     let context = json!({"xs": (0..n).collect::<Vec<_>>(), "s": "x".repeat(10_000)});
     let (event, state) = (json!({}), json!([]));
-    let scope = Scope { context: context.as_object().unwrap(), event: &event, now: 0, state: &state };
+    let scope = Scope {
+        context: context.as_object().unwrap(),
+        event: &event,
+        now: 0,
+        state: &state,
+        input: &Value::Null,
+        records: &Votes,
+    };
     eval(&compile(source).unwrap(), scope, &mut Meter::new())
 }
 
@@ -247,4 +293,124 @@ fn logic_absorbs_errors_only_where_cel_says() {
     assert!(ours("context.missing || false").is_err());
     assert!(ours("context.n == 3 && context.missing").is_err());
     assert_eq!(ours("context.xs.exists(x, 1 / (x - 1) == 1)").unwrap(), json!(true));
+}
+
+#[test]
+fn functions_say_what_the_standards_say() {
+    let key = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e";
+    for (source, expected) in [
+        (
+            "hex.encode(sha256('abc'))",
+            json!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ),
+        ("hex.encode(sha256(b'abc')) == hex.encode(sha256(hex.decode('616263')))", json!(true)),
+        ("hex.encode(sha256(''))", json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")),
+        ("hex.encode(hex.decode('00fF'))", json!("00ff")),
+        ("base64.encode(bytes('hello'))", json!("aGVsbG8=")),
+        ("base64.encode(base64.decode('aGVsbG8='))", json!("aGVsbG8=")),
+        ("size(b'\\x00\\x01' + bytes('\u{e9}'))", json!(4)),
+        // NIP-19's own example.
+        ("npub.decode('npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg')", json!(key)),
+        (
+            "npub.encode(npub.decode('npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg'))",
+            json!("npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg"),
+        ),
+        ("timestamp('1970-01-01T00:00:00Z')", json!(0)),
+        ("timestamp('2000-02-29T23:59:59Z')", json!(951_868_799)),
+        ("timestamp('2027-01-15T09:00:00+01:00')", json!(1_800_000_000)),
+        ("timestamp('1969-12-31T23:00:00-01:00')", json!(0)),
+        ("now < timestamp('2027-01-15T08:00:00Z') && now + duration('1h30m') > now", json!(true)),
+        ("duration('1d2h3m4s')", json!(93_784)),
+        ("duration('-90s')", json!(-90)),
+        ("context.xs.count(x, x > 2) >= 2", json!(true)),
+        ("['a', 'b', 'a'].distinct()", json!(["a", "b"])),
+        ("records.votes.has('k') && !records.votes.has('x')", json!(true)),
+        ("records.votes.get('k').by + records.votes.count()", json!(8)),
+    ] {
+        checked(source).unwrap_or_else(|e| panic!("{source}: {e}"));
+        assert_eq!(ours(source).unwrap(), expected, "{source}");
+    }
+    for source in [
+        "hex.decode('0')",
+        "hex.decode('zz')",
+        "base64.decode('!')",
+        "npub.decode('nsec1')",
+        "npub.encode('aa')",
+        "timestamp('2027-02-29T00:00:00Z')",
+        "timestamp('2027-01-01')",
+        "duration('1m1m')",
+        "duration('')",
+        "schnorr.verify('aa', 'bb', 'cc')",
+        "records.votes.get('x')",
+        "sha256('a')",
+        "b'a'",
+    ] {
+        let run = ours(source);
+        assert!(matches!(run, Err(Failure::Error(_))), "{source}: {run:?}");
+    }
+}
+
+/// BIP340's test vectors 1 and 2 among others: a true signature, a wrong message, a wrong key.
+#[test]
+fn signatures_are_verified() {
+    let key = "dff1d77f2a671c5f36183726db2341be58feae1da2deced843240f7b502ba659";
+    let message = "243f6a8885a308d313198a2e03707344a4093822299f31d0082efa98ec4e6c89";
+    let signature = "6896bd60eeae296db48a229ff71dfe071bde413e6d43f917dc8dcf8c78de33418906d11ac976abccb20b091292bff4ea897efcb639ea871cfa95f6de339e4b0a";
+    let run = |k: &str, m: &str, s: &str| ours(&format!("schnorr.verify('{k}', hex.decode('{m}'), '{s}')"));
+    assert_eq!(run(key, message, signature), Ok(json!(true)));
+    assert_eq!(run(key, &message.replace('2', "3"), signature), Ok(json!(false)));
+    assert_eq!(run(message, message, signature), Ok(json!(false)));
+    assert_eq!(run(&"f".repeat(64), message, signature), Ok(json!(false)));
+}
+
+#[test]
+fn known_wrong_types_are_refused_with_their_place() {
+    for (source, place) in [
+        ("1 + 'a'", "at 1:3: no + of int and string"),
+        ("true && (now == 1 || 'x' < 2)", "at 1:26: no order of string and int"),
+        ("size(5)", "at 1:5: expected string or bytes or list or map, got int"),
+        ("event.type + 1 == 'a'", "at 1:12: no + of string and int"),
+        ("context.xs.exists(x, x + 1)", "at 1:18: expected bool, got int"),
+        ("\n  now.a", "at 2:6: expected map, got int"),
+        ("now ? 1 : 2", "at 1:5: expected bool, got int"),
+        ("sha256(5)", "at 1:7: expected string or bytes, got int"),
+        ("sha256('a')", "bytes can't be kept: use hex.encode or base64.encode"),
+        ("'\u{e9}' == context.nowhere", "at 1:15: unknown name `context.nowhere`: the context never has it"),
+    ] {
+        assert_eq!(checked(source).unwrap_err(), place, "{source}");
+    }
+    for source in ["context.n + 'a'", "context.map.k ? 1 : 2", "event.data.a + 1", "has(context.nowhere)"] {
+        assert!(checked(source).is_ok(), "{source}");
+    }
+    let guard = |source: &str| super::compile(source, &names(), Type::Bool).map(drop);
+    assert_eq!(guard("context.n + 1").unwrap_err(), "expected bool, got int");
+    assert!(guard("context.yes").is_ok());
+}
+
+#[test]
+fn errors_say_where() {
+    for (source, place) in [
+        ("context.n + context.s", "at 1:11: "),
+        ("true && context.map.nowhere == 1", "at 1:20: no such key"),
+        ("context.xs[9]", "at 1:11: no list element 9"),
+        ("9007199254740991 * 9007199254740991", "at 1:18: integer overflow"),
+        ("context.xs.map(x, 1 / (x - x))", "at 1:21: integer overflow or division by zero"),
+    ] {
+        let Err(Failure::Error(why)) = ours(source) else { panic!("{source}") };
+        assert!(why.starts_with(place), "{source}: {why}");
+    }
+}
+
+#[test]
+fn functions_pay_for_themselves() {
+    let verify = "schnorr.verify(context.s, context.s, context.s)";
+    // Wrong arguments cost as much as right ones: the charge comes first.
+    assert!(matches!(
+        ours(&format!("context.xs.map(x, context.xs.map(y, context.xs.map(z, {verify} || true)))")),
+        Err(Failure::Error(_) | Failure::Cost(_))
+    ));
+    let many = "context.xs.exists(a, context.xs.exists(b, hex.encode(sha256(context.s)) == ''))";
+    assert!(matches!(with_list(many, 100), Err(Failure::Cost(_))));
+    assert!(matches!(with_list("context.xs.distinct()", 1000), Err(Failure::Cost(_))));
+    assert!(matches!(with_list("hex.encode(bytes(context.s))", 0), Err(Failure::Cost(_))));
 }

@@ -7,13 +7,15 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// A CEL value. Only what JSON has, and integers: no double, uint, bytes, time or type values.
+/// A CEL value. Only what JSON has, integers, and bytes, which can't leave an expression: no double,
+/// uint, time or type values.
 #[derive(Clone, Debug)]
 pub(crate) enum Val<'a> {
     Null,
     Bool(bool),
     Int(i64),
     Str(Text<'a>),
+    Bytes(Rc<[u8]>),
     List(List<'a>),
     Map(Object<'a>),
 }
@@ -58,6 +60,24 @@ impl<'a> Val<'a> {
         Self::Str(Text::Made(Rc::from(s)))
     }
 
+    pub(crate) fn bytes(bytes: Vec<u8>) -> Self {
+        Self::Bytes(Rc::from(bytes))
+    }
+
+    /// A value that nothing else keeps alive.
+    pub(crate) fn owned(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(b) => Self::Bool(*b),
+            Value::Number(n) => json::integer(n).map_or(Self::Null, Self::Int),
+            Value::String(s) => Self::text(s),
+            Value::Array(items) => Self::list(items.iter().map(Self::owned).collect()),
+            Value::Object(map) => Self::Map(Object::Made(Rc::new(
+                map.iter().map(|(k, v)| (k.clone(), Self::owned(v))).collect(),
+            ))),
+        }
+    }
+
     pub(crate) fn list(items: Vec<Val<'a>>) -> Self {
         Self::List(List::Made(Rc::new(items)))
     }
@@ -69,6 +89,7 @@ impl<'a> Val<'a> {
             Self::Bool(_) => "bool",
             Self::Int(_) => "int",
             Self::Str(_) => "string",
+            Self::Bytes(_) => "bytes",
             Self::List(_) => "list",
             Self::Map(_) => "map",
         }
@@ -81,6 +102,8 @@ impl<'a> Val<'a> {
             Self::Bool(b) => Value::Bool(*b),
             Self::Int(n) => Value::from(*n),
             Self::Str(s) => Value::String(s.as_str().to_owned()),
+            // Refused before it gets here: bytes have no JSON.
+            Self::Bytes(_) => Value::Null,
             Self::List(List::Ref(items)) => Value::Array(items.to_vec()),
             Self::List(List::Made(items)) => Value::Array(items.iter().map(Self::to_json).collect()),
             Self::Map(Object::Ref(map)) => Value::Object((*map).clone()),

@@ -73,6 +73,17 @@ impl Run<'_> {
                 let data = data.fill(scope, meter).map_err(failed)?;
                 self.raise(Signal::internal(&kind, data))
             }
+            Action::RecordPut { record, key, value } => {
+                let failed = |f| rejection(f, Reason::RecordError, record);
+                let key = key.fill(scope, meter).and_then(|v| action::string(v, "key")).map_err(failed)?;
+                let value = value.fill(scope, meter).map_err(failed)?;
+                self.change_record(record, &key, Some(value))
+            }
+            Action::RecordRemove { record, key } => {
+                let failed = |f| rejection(f, Reason::RecordError, record);
+                let key = key.fill(scope, meter).and_then(|v| action::string(v, "key")).map_err(failed)?;
+                self.change_record(record, &key, None)
+            }
             other => {
                 let effect =
                     other.effect(scope, meter).map_err(|f| rejection(f, Reason::EffectError, "params"))?;
@@ -95,6 +106,13 @@ impl Run<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn change_record(&mut self, record: &str, key: &str, value: Option<Value>) -> Result<(), Rejection> {
+        self.changed = true;
+        let failed = |f| rejection(f, Reason::RecordError, record);
+        self.meter.charge_step(limits::COST_RECORD_WRITE).map_err(failed)?;
+        self.records.change(record, key, value).map_err(failed)
     }
 
     fn assign(&mut self, values: Vec<(String, Value)>) -> Result<(), Rejection> {

@@ -9,6 +9,7 @@ use super::sets::{Entry, History, exit_set, without_conflicts};
 use crate::cel::{Failure, Meter, Scope};
 use crate::definition::{Definition, Kind, Transition};
 use crate::limits;
+use crate::records::{Ledger, Records};
 use crate::step::{Effect, Reason, Rejection};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -63,6 +64,7 @@ pub(crate) struct Run<'d> {
     pub(crate) timers: Vec<Pending>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) meter: Meter,
+    pub(crate) records: Ledger<'d>,
     raised: VecDeque<Signal>,
     pub(super) changed: bool,
     microsteps: usize,
@@ -72,12 +74,17 @@ pub(crate) struct Run<'d> {
 
 impl<'d> Run<'d> {
     /// A machine that hasn't started.
-    pub(crate) fn blank(def: &'d Definition, now_ms: u64, creator: Option<String>) -> Self {
+    pub(crate) fn blank(
+        def: &'d Definition,
+        now_ms: u64,
+        creator: Option<String>,
+        records: &'d dyn Records,
+    ) -> Self {
         Self {
             def,
             now_ms,
             creator,
-            context: def.context.clone(),
+            context: Map::new(),
             active: vec![0],
             history: History::new(),
             done: false,
@@ -85,6 +92,7 @@ impl<'d> Run<'d> {
             timers: Vec::new(),
             effects: Vec::new(),
             meter: Meter::new(),
+            records: Ledger::empty(&def.records, records),
             raised: VecDeque::new(),
             changed: false,
             microsteps: 0,
@@ -92,12 +100,19 @@ impl<'d> Run<'d> {
         }
     }
 
-    /// Enters the initial states and comes to rest.
-    pub(crate) fn init(&mut self) -> Result<(), Rejection> {
-        let mut signal = Signal::internal("xstate.init", Value::Null);
+    /// Makes the initial context from the input, enters the initial states and comes to rest.
+    pub(crate) fn init(&mut self, input: &Value) -> Result<(), Rejection> {
+        let mut signal = Signal::internal("xstate.init", input.clone());
         signal.pubkey.clone_from(&self.creator);
         if let Value::Object(scope) = &mut signal.scope {
             scope.insert("pubkey".to_owned(), json!(self.creator));
+        }
+        let def = self.def;
+        for (key, value) in &def.context {
+            let (scope, meter) = self.scope(&signal, &Value::Null);
+            let scope = Scope { input, ..scope };
+            let filled = value.fill(scope, meter).map_err(|f| rejection(f, Reason::AssignError, key))?;
+            self.context.insert(key.clone(), filled);
         }
         let mut targets = vec![0];
         let mut next = 0;
@@ -368,6 +383,8 @@ impl<'d> Run<'d> {
             event: &signal.scope,
             now: i64::try_from(self.now_ms / 1000).unwrap_or(limits::INTEGER),
             state,
+            input: &Value::Null,
+            records: &self.records,
         };
         (scope, &mut self.meter)
     }

@@ -91,7 +91,7 @@ impl Run<'_> {
     fn guard(&mut self, guard: &Guard, signal: &Signal, state: &Value) -> Result<bool, Rejection> {
         self.meter.charge_step(1).map_err(|f| rejection(f, Reason::GuardCost, "guards"))?;
         match guard {
-            Guard::Cel(expr) => {
+            Guard::Cel(expr, _) => {
                 let (scope, meter) = self.scope(signal, state);
                 match cel::eval(expr, scope, meter) {
                     Ok(Value::Bool(b)) => Ok(b),

@@ -213,8 +213,10 @@ impl<'d> Entry<'d> {
             }
             Kind::Compound => {
                 if let Some(initial) = def.node(i).and_then(|n| n.initial) {
-                    self.enter.add(initial);
-                    self.by_default.add(initial);
+                    if !def.is_history(initial) {
+                        self.enter.add(initial);
+                        self.by_default.add(initial);
+                    }
                     self.descendants(initial);
                 }
             }

@@ -8,16 +8,24 @@ use super::macrostep::{Pending, Run, too_large};
 use super::sets::History;
 use crate::definition::{Definition, Kind};
 use crate::limits;
+use crate::records::{Ledger, Records};
 use crate::state::State;
 use crate::step::{Reason, Rejection, Step, Timer};
 use serde_json::{Map, Value, json};
 
 impl<'d> Run<'d> {
     /// Takes a state up again.
-    pub(crate) fn load(def: &'d Definition, state: &State, now_ms: u64) -> Result<Self, Rejection> {
+    pub(crate) fn load(
+        def: &'d Definition,
+        state: &State,
+        now_ms: u64,
+        records: &'d dyn Records,
+    ) -> Result<Self, Rejection> {
         let bad = |what: &str| Rejection::new(Reason::BadState, what.to_owned());
         let snapshot = state.snapshot.as_object().ok_or_else(|| bad("no snapshot"))?;
-        let mut run = Self::blank(def, now_ms, state.creator.clone());
+        let mut run = Self::blank(def, now_ms, state.creator.clone(), records);
+        run.records = Ledger::read(&def.records, snapshot.get("records"), records)
+            .ok_or_else(|| bad("records that the definition doesn't have"))?;
         run.done = match snapshot.get("status").and_then(Value::as_str) {
             Some("active") => false,
             Some("done") => true,
@@ -69,6 +77,9 @@ impl<'d> Run<'d> {
         if let (Some(output), Value::Object(snapshot)) = (self.output.take(), &mut snapshot) {
             snapshot.insert("output".to_owned(), output);
         }
+        if let (Some(records), Value::Object(snapshot)) = (self.records.snapshot(), &mut snapshot) {
+            snapshot.insert("records".to_owned(), records);
+        }
         let state = State {
             snapshot,
             timers: self
@@ -85,7 +96,7 @@ impl<'d> Run<'d> {
         if size > limits::SNAPSHOT_BYTES {
             return Err(too_large(size));
         }
-        Ok(Step { state, effects: self.effects })
+        Ok(Step { state, effects: self.effects, records: self.records.into_changes() })
     }
 
     /// XState's state value of a state: `{}` of an atomic one, the child's key of a compound one
@@ -149,8 +160,6 @@ fn history(def: &Definition, value: Option<&Value>) -> Option<History> {
 }
 
 fn pending(def: &Definition, timer: &Timer) -> Option<Pending> {
-    def.nodes.iter().enumerate().find_map(|(node, n)| {
-        let after = n.afters.iter().position(|a| a.event == timer.id)?;
-        Some(Pending { due_ms: timer.due_ms, node, after })
-    })
+    let &(node, after) = def.timers.get(&timer.id)?;
+    Some(Pending { due_ms: timer.due_ms, node, after })
 }

@@ -29,7 +29,7 @@ fn each_rejection_has_its_reason_and_changes_nothing() {
         "initial": "a",
         "states": {"a": {"on": {
             "FALSE": {"guard": cel("false")},
-            "MISSING": {"guard": cel("context.missing")},
+            "MISSING": {"guard": cel("event.data.missing")},
             "NOT_BOOL": {"guard": cel("context.n")},
             "COST": {"guard": cel("context.xs.all(a, context.xs.exists(b, a == b))")},
             "OVER": {"actions": assign("n", "context.n + 1")},
@@ -113,10 +113,12 @@ fn all_expressions_of_a_step_share_a_budget() {
 
 #[test]
 fn a_timer_is_used_up_whatever_its_guard_says() {
-    for (guard, reason) in
-        [("false", Reason::GuardFalse), ("context.x", Reason::GuardError), ("1", Reason::GuardError)]
-    {
-        let (machine, state) = started(&json!({"context": {}, "initial": "a", "states": {
+    for (guard, reason) in [
+        ("false", Reason::GuardFalse),
+        ("event.data.x", Reason::GuardError),
+        ("context.n", Reason::GuardError),
+    ] {
+        let (machine, state) = started(&json!({"context": {"n": 1}, "initial": "a", "states": {
             "a": {"after": {"10": {"target": "b", "guard": cel(guard)}, "20": "b"}}, "b": {}}}));
         assert_eq!(state.next_due_ms(), Some(10));
         assert!(machine.fire_due(&state, 9).unwrap().is_none());
@@ -193,7 +195,7 @@ fn effects_come_out_as_data_in_order() {
             {"type": "publish", "params": {"kind": 1, "content": {"n": {"cel": "context.n"}, "b": "x"}, "tags": [["p", {"cel": "event.pubkey"}]]}},
             {"type": "cel.assign", "params": {"n": "context.n + 1"}},
             {"type": "send", "params": {"to": "m2", "type": "HI", "data": {"cel": "[context.n, event.created_at, now]"}}},
-            {"type": "start", "params": {"definition": {"cel": "event.id"}, "context": {"n": {"cel": "context.n"}}}},
+            {"type": "start", "params": {"definition": {"cel": "event.id"}, "input": {"n": {"cel": "context.n"}}}},
         ]}}}}}),
     );
     let event = Event { id: Some("e1".into()), created_at: Some(9), ..Event::new("GO").by("aa") };
@@ -207,7 +209,7 @@ fn effects_come_out_as_data_in_order() {
                 tags: vec![vec!["p".into(), "aa".into()]]
             },
             Effect::Send { to: "m2".into(), kind: "HI".into(), data: json!([8, 9, 12]) },
-            Effect::Start { definition: "e1".into(), context: json!({"n": 8}).as_object().unwrap().clone() },
+            Effect::Start { definition: "e1".into(), input: json!({"n": 8}) },
         ]
     );
     let written = serde_json::to_value(&step.effects).unwrap();
@@ -264,7 +266,7 @@ fn seconds_may_have_a_fraction() {
 fn bet(name: &str, script: &str) -> Vec<Row> {
     let definition = Definition::parse(include_str!("../../../../docs/machines/bet.json"))
         .unwrap_or_else(|f| panic!("{f:?}"));
-    let (mut runner, first) = Runner::start(definition, 1_799_990_000_000, None).unwrap();
+    let (mut runner, first) = Runner::start(definition, 1_799_990_000_000, None, &Value::Null).unwrap();
     let mut rows = vec![first];
     for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
         let key = |n: &str| format!("{n:0>64}");
