@@ -69,7 +69,9 @@ fn shown(def: &Definition, i: usize) -> usize {
 fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
-        if c.is_alphanumeric() || matches!(c, ' ' | '.' | '_' | '-' | '*' | '(' | ')' | '=' | ',' | '!' | '?' | '+' | '/') {
+        if c.is_alphanumeric()
+            || matches!(c, ' ' | '.' | '_' | '-' | '*' | '(' | ')' | '=' | ',' | '!' | '?' | '+' | '/')
+        {
             out.push(c);
         } else {
             let _ = write!(out, "#{};", u32::from(c));

@@ -46,7 +46,11 @@ fn edges(def: &Definition) -> Vec<Edge> {
             for t in transitions.iter().filter_map(|&t| def.transitions.get(t)) {
                 let guard = t.guard.as_ref().map_or_else(String::new, |g| format!(" [{}]", words(g)));
                 let again = if t.reenter { " (reenter)" } else { "" };
-                found.push(Edge { from: i, to: t.targets.clone(), label: cut(&format!("{name}{guard}{again}")) });
+                found.push(Edge {
+                    from: i,
+                    to: t.targets.clone(),
+                    label: cut(&format!("{name}{guard}{again}")),
+                });
             }
         }
         if matches!(node.kind, Kind::History { .. }) && !node.history_default.is_empty() {

@@ -31,17 +31,17 @@ fn fits(root: &Value, schema: &Value, value: &Value) -> bool {
         "const" => rule == value,
         "anyOf" => rule.as_array().unwrap().iter().any(|s| fits(root, s, value)),
         "allOf" => rule.as_array().unwrap().iter().all(|s| fits(root, s, value)),
-        "properties" => value.as_object().is_none_or(|map| {
-            map.iter().all(|(k, v)| rule.get(k).is_none_or(|s| fits(root, s, v)))
-        }),
+        "properties" => value
+            .as_object()
+            .is_none_or(|map| map.iter().all(|(k, v)| rule.get(k).is_none_or(|s| fits(root, s, v)))),
         "additionalProperties" => value.as_object().is_none_or(|map| {
             map.iter()
                 .filter(|(k, _)| properties.is_none_or(|p| !p.contains_key(*k)))
                 .all(|(_, v)| fits(root, rule, v))
         }),
-        "required" => value.as_object().is_none_or(|map| {
-            rule.as_array().unwrap().iter().all(|k| map.contains_key(k.as_str().unwrap()))
-        }),
+        "required" => value
+            .as_object()
+            .is_none_or(|map| rule.as_array().unwrap().iter().all(|k| map.contains_key(k.as_str().unwrap()))),
         "items" => value.as_array().is_none_or(|items| items.iter().all(|v| fits(root, rule, v))),
         "maxItems" => within(value.as_array().map(Vec::len), rule, true),
         "minLength" => within(length(value), rule, false),
