@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub const DEFINITION: u16 = 7500;
 /// Transition input, signed by a participant.
 pub const INPUT: u16 = 7501;
+/// A change of roster or versions, proposed or activated (ours).
+pub const CHANGE: u16 = 7510;
 /// Snapshot of a machine (NIP-78 application data), signed by the group.
 pub const SNAPSHOT: u16 = 30078;
 /// Relay list (NIP-65).
@@ -34,5 +36,6 @@ pub const FORBIDDEN: &[u16] = &[0, 3, 5, 13, 62, 260, 261, 360, 361, 1059, 1776,
 
 /// May the group key sign an event of this kind for a machine's effect?
 pub fn allowed_effect(kind: u16) -> bool {
-    !FORBIDDEN.contains(&kind) && ![SNAPSHOT, RELAY_LIST, COMPUTER, DEFINITION, INPUT, 400].contains(&kind)
+    !FORBIDDEN.contains(&kind)
+        && ![SNAPSHOT, RELAY_LIST, COMPUTER, DEFINITION, INPUT, CHANGE, 400].contains(&kind)
 }

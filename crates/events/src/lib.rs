@@ -5,6 +5,7 @@
 //! Refuses: anything over a limit, and JSON numbers that two programs could read differently.
 
 pub mod batch;
+pub mod change;
 pub mod event;
 pub mod genesis;
 pub mod hash;
@@ -17,6 +18,7 @@ pub mod request;
 pub mod roster;
 
 pub use batch::Batch;
+pub use change::{Activation, Build, Change, Charter, Confirming, Proposal, Versions};
 pub use event::{EventError, Template, ValidEvent};
 pub use genesis::{Admission, Genesis, SignedGenesis};
 pub use hash::Hash;

@@ -43,6 +43,9 @@ pub const REQUEST_PAST_S: u64 = 60 * 60;
 /// Custodians of one cluster. FROST and all-to-all messages stay cheap; numbers are u16 and never reused.
 pub const CUSTODIANS: usize = 64;
 
+/// Engines in force at a time: a few versions of a few.
+pub const ENGINES: usize = 16;
+
 /// Bytes of a machine's `d`, title and similar short strings.
 pub const NAME_BYTES: usize = 256;
 

@@ -3,10 +3,11 @@
 use nostr::{Filter, JsonUtil, PublicKey};
 use serde_json::Value;
 
+use crate::change::{self, Change};
 use crate::event::ValidEvent;
 use crate::hash::Hash;
 use crate::json;
-use crate::kinds::{DEFINITION, INPUT, SNAPSHOT};
+use crate::kinds::{CHANGE, DEFINITION, INPUT, SNAPSHOT};
 use crate::limits::{NAME_BYTES, SOURCES};
 
 /// Where a request goes.
@@ -16,6 +17,8 @@ pub enum Route {
     Definition(Definition7500),
     /// An input to a machine.
     Input(Input7501),
+    /// A change of roster or versions, proposed or activated.
+    Change(Change),
     /// Anything else: an input only for machines one of whose `source` filters matches it.
     Other,
 }
@@ -91,6 +94,7 @@ impl Route {
         match event.kind() {
             DEFINITION => definition(event, group).map(Route::Definition),
             INPUT => input(event).map(Route::Input),
+            CHANGE => change::read(event, group).map(Route::Change),
             _ => Ok(Route::Other),
         }
     }

@@ -18,6 +18,7 @@ use crate::work::{Slot, Verdict, Work, source_entries, source_prefixes};
 /// The refusals that don't need the state.
 pub(crate) fn policy(
     genesis: &concordat_events::Genesis,
+    engines: &[String],
     event: &ValidEvent,
     definition: &Definition7500,
 ) -> Result<(), Refusal> {
@@ -33,7 +34,7 @@ pub(crate) fn policy(
         // definition. Our own engines are versions of the rules, and XState's version decides how charts run.
         let ours = name.starts_with("concordat-");
         let charts = roles.iter().any(|role| role == "state-machine");
-        if (ours && !genesis.engines.contains(name)) || (charts && !ours && !is_xstate5(name)) {
+        if (ours && !engines.contains(name)) || (charts && !ours && !is_xstate5(name)) {
             return Err(Refusal::Engine);
         }
     }
@@ -119,7 +120,7 @@ impl<S: Store> Work<'_, S> {
         if self.too_new(event) {
             return Ok(Err(Refusal::TooNew));
         }
-        if let Err(refusal) = policy(self.genesis, event, &definition) {
+        if let Err(refusal) = policy(self.genesis, &self.charter.versions.engines, event, &definition) {
             return Ok(Err(refusal));
         }
         let author = keys::author_key(&event.author());

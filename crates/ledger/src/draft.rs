@@ -1,6 +1,6 @@
 //! What comes out of execution: the head, the events it makes due, and the writes that would make it certified.
 
-use concordat_events::{Genesis, PublicKey};
+use concordat_events::{Charter, Genesis, PublicKey};
 use concordat_events::{Hash, Head, Outcome, Reason, Template};
 use concordat_store::StoreError;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub struct Draft {
     pub messages: Vec<Template>,
     /// The machines that took a step, in the order of their ids.
     pub touched: Vec<Hash>,
+    /// What it puts in force instead of what was.
+    pub charter: Option<Charter>,
     pub(crate) next_due_ms: Option<u64>,
     pub(crate) writes: Writes,
 }

@@ -54,6 +54,14 @@ pub enum ExecuteError {
     /// These batches can't make one head; each may be valid alone. The fault of who proposed the head's boundary.
     #[error("the batches can't make one head: {0}")]
     InvalidHead(HeadFault),
+    /// The versions in force need what this build doesn't have.
+    #[error(
+        "the certified state needs {lacks}, which this build doesn't have; install a newer build and start it on the same data"
+    )]
+    Unsupported {
+        /// What it lacks.
+        lacks: String,
+    },
     /// The store failed: the process stops.
     #[error(transparent)]
     Store(#[from] StoreError),

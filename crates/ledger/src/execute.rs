@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use concordat_events::batch::batches_root;
 use concordat_events::limits::MESSAGES_PER_HEAD;
-use concordat_events::{Batch, Genesis, Hash, Head, Outcome, Template, output};
+use concordat_events::{Batch, Build, Charter, Genesis, Hash, Head, Outcome, Template, output};
 use concordat_store::{Store, StoreError};
 
 use crate::cache::Definitions;
@@ -14,7 +14,6 @@ use crate::error::{ExecuteError, HeadFault};
 use crate::keys;
 use crate::layer::{Certified, Read};
 use crate::reason::Refusal;
-use crate::record::System;
 use crate::tree;
 use crate::work::Work;
 
@@ -22,7 +21,8 @@ use crate::work::Work;
 pub(crate) struct Ground<'a, S> {
     pub(crate) genesis: &'a Genesis,
     pub(crate) cluster: Hash,
-    pub(crate) roster: Hash,
+    pub(crate) charter: &'a Charter,
+    pub(crate) build: &'a Build,
     pub(crate) definitions: &'a Definitions,
     pub(crate) certified: &'a Certified<S>,
 }
@@ -34,7 +34,10 @@ pub(crate) fn execute<S: Store>(
     batches: &[Batch],
 ) -> Result<Draft, ExecuteError> {
     let height = tip.map_or(0, |tip| tip.height + 1);
-    let mut work = Work::new(ground.genesis, ground.definitions, ground.certified, height);
+    if let Some(lacks) = ground.build.lacks(&ground.charter.versions) {
+        return Err(ExecuteError::Unsupported { lacks });
+    }
+    let mut work = Work::new(ground.genesis, ground.charter, ground.definitions, ground.certified, height);
     let mut outcomes = Vec::new();
     let (time_ms, first) = match tip {
         None if !batches.is_empty() => {
@@ -49,8 +52,11 @@ pub(crate) fn execute<S: Store>(
                 for request in &batch.requests {
                     let id = request.id();
                     // Rejected earlier in this head, it would stand in the log with two different outcomes.
-                    let outcome =
-                        if seen.insert(id) { work.request(request)? } else { Refusal::Duplicate.outcome() };
+                    let outcome = if seen.insert(id) {
+                        work.request(request, ground.cluster)?
+                    } else {
+                        Refusal::Duplicate.outcome()
+                    };
                     outcomes.push((id, outcome));
                 }
             }
@@ -71,13 +77,7 @@ struct Content<'b> {
 
 /// The state that the genesis alone makes, and what Head(0) emits.
 fn found<S: Store>(ground: &Ground<'_, S>, work: &mut Work<'_, S>) -> Result<Vec<Template>, StoreError> {
-    let system = System {
-        cluster: ground.cluster,
-        protocol: ground.genesis.version,
-        engines: ground.genesis.engines.clone(),
-        roster: ground.roster,
-    };
-    work.set(keys::SYSTEM, &system)?;
+    work.found(ground.cluster)?;
     let computer =
         output::computer(ground.genesis).map_err(|error| keys::corrupt(b"genesis", &error.to_string()))?;
     Ok(vec![output::relay_list(ground.genesis), computer])
@@ -109,7 +109,7 @@ fn finish<S: Store>(
         batches_root: batches_root(&hashes),
         state_root,
         time_ms: content.time_ms,
-        roster: ground.roster,
+        roster: work.next.as_ref().unwrap_or(ground.charter).roster_hash,
         batches: content.batches.iter().map(count).collect(),
         outcomes: content.outcomes,
         genesis: tip.is_none().then(|| Box::new(ground.genesis.clone())),
@@ -133,6 +133,7 @@ fn finish<S: Store>(
         messages,
         touched: work.touched.into_iter().collect(),
         next_due_ms,
+        charter: work.next,
         writes: work.over.writes,
     })
 }

@@ -42,8 +42,19 @@ pub(crate) fn author_key(author: &PublicKey) -> Vec<u8> {
     format!("author/{author}").into_bytes()
 }
 
-/// The leaf of protocol version, engines, cluster and roster.
-pub(crate) const SYSTEM: &[u8] = b"system";
+/// The leaf of cluster, versions and the roster's hash.
+pub const SYSTEM: &[u8] = b"system";
+
+/// The leaf of the roster in force.
+pub const ROSTER: &[u8] = b"roster";
+
+/// What leaf keys of proposals begin with.
+pub(crate) const PROPOSALS: &[u8] = b"proposal/";
+
+/// The leaf of what a custodian proposes.
+pub(crate) fn proposal_key(by: u16) -> Vec<u8> {
+    [PROPOSALS, by.to_string().as_bytes()].concat()
+}
 
 /// The leaf with the next place in the queue of due events.
 pub(crate) const QUEUE_NEXT: &[u8] = b"queue/next";

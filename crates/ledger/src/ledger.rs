@@ -1,14 +1,15 @@
 //! The ledger itself: the certified state, what is computed on it, and what is asked of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concordat_events::genesis::GenesisError;
 use concordat_events::kinds::SNAPSHOT;
 use concordat_events::limits::{EVENT_BYTES, MAX_INTEGER};
-use concordat_events::{Batch, Genesis, Hash, PublicKey, Route, ValidEvent};
+use concordat_events::{Batch, Build, Charter, Genesis, Hash, PublicKey, Route, ValidEvent};
 use concordat_store::{Store, StoreError, WriteBatch};
 
 use crate::cache::Definitions;
+use crate::charter::{self, Proposed};
 use crate::draft::{Draft, StoredTip, Tip};
 use crate::error::{BatchFault, ExecuteError, InstallError, OpenError};
 use crate::execute::{Ground, execute};
@@ -28,7 +29,8 @@ pub struct Ledger<S> {
     certified: Certified<S>,
     genesis: Genesis,
     cluster: Hash,
-    roster: Hash,
+    charter: Charter,
+    build: Build,
     definitions: Arc<Definitions>,
     tip: Option<Tip>,
     next_due_ms: Option<u64>,
@@ -41,17 +43,23 @@ impl<S: Store> Ledger<S> {
     /// A genesis that this build can't run, a store of another cluster, or one whose tree doesn't have the root of its
     /// head.
     pub fn open(store: S, genesis: Genesis) -> Result<Self, OpenError> {
+        Self::open_as(store, genesis, Build::default())
+    }
+
+    /// The same for another build than this one: what it can execute is told apart from what is in force.
+    pub fn open_as(store: S, genesis: Genesis, build: Build) -> Result<Self, OpenError> {
         genesis.check()?;
         if genesis.time_ms > MAX_INTEGER.unsigned_abs() {
             return Err(OpenError::TooLarge(format!("its time is beyond {MAX_INTEGER} ms")));
         }
         let cluster = genesis.cluster()?;
-        let roster = genesis.roster.hash().map_err(GenesisError::Json)?;
+        let certified = Certified::open(store)?;
         let mut ledger = Ledger {
-            certified: Certified::open(store)?,
+            charter: charter::in_force(&certified, &genesis)?,
+            certified,
             genesis,
             cluster,
-            roster,
+            build,
             definitions: Arc::default(),
             tip: None,
             next_due_ms: None,
@@ -69,7 +77,8 @@ impl<S: Store> Ledger<S> {
             certified: self.certified.fork(store),
             genesis: self.genesis.clone(),
             cluster: self.cluster,
-            roster: self.roster,
+            charter: self.charter.clone(),
+            build: self.build.clone(),
             definitions: self.definitions.clone(),
             tip: self.tip.clone(),
             next_due_ms: self.next_due_ms,
@@ -129,9 +138,14 @@ impl<S: Store> Ledger<S> {
         self.cluster
     }
 
-    /// Hash of the roster in force.
-    pub fn roster(&self) -> Hash {
-        self.roster
+    /// What the certified head puts in force.
+    pub fn charter(&self) -> &Charter {
+        &self.charter
+    }
+
+    /// What custodians propose to put in force instead, by number.
+    pub fn proposals(&self) -> Result<BTreeMap<u16, Proposed>, StoreError> {
+        charter::proposals(&self.certified)
     }
 
     /// Computes the next head from `batches` (none for Head(0)). The certified state stays as it is.
@@ -139,7 +153,8 @@ impl<S: Store> Ledger<S> {
         let ground = Ground {
             genesis: &self.genesis,
             cluster: self.cluster,
-            roster: self.roster,
+            charter: &self.charter,
+            build: &self.build,
             definitions: &self.definitions,
             certified: &self.certified,
         };
@@ -168,6 +183,9 @@ impl<S: Store> Ledger<S> {
         let batch = self.certified.install(height, draft.writes);
         self.tip = Some(Tip { height, id: draft.id, time_ms: draft.head.time_ms, head: draft.head });
         self.next_due_ms = draft.next_due_ms;
+        if let Some(charter) = draft.charter {
+            self.charter = charter;
+        }
         Ok(batch)
     }
 
@@ -197,7 +215,9 @@ impl<S: Store> Ledger<S> {
                     Some(Refusal::Duplicate)
                 } else if request::too_new(event, wall_ms) {
                     Some(Refusal::TooNew)
-                } else if let Err(refusal) = admit::policy(&self.genesis, event, &definition) {
+                } else if let Err(refusal) =
+                    admit::policy(&self.genesis, &self.charter.versions.engines, event, &definition)
+                {
                     Some(refusal)
                 } else {
                     self.has(&claim_key(SNAPSHOT, &definition.d))?.then_some(Refusal::DTaken)
@@ -205,6 +225,10 @@ impl<S: Store> Ledger<S> {
                 Ok(refusal)
             }
             Ok(Route::Input(input)) => self.judge_input(event, &input.machine, wall_ms),
+            Ok(Route::Change(_)) => {
+                let judged = charter::judge(&self.certified, &self.genesis, &self.charter, event, wall_ms)?;
+                Ok(judged.err())
+            }
             Ok(Route::Other) => {
                 let mut first = None;
                 for id in request::listeners(&self.certified, event)? {
@@ -312,8 +336,8 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Another state has taken the place of the certified one.
-    pub(crate) fn set_tip(&mut self, tip: Tip, next_due_ms: Option<u64>) {
-        (self.tip, self.next_due_ms) = (Some(tip), next_due_ms);
+    pub(crate) fn set_tip(&mut self, tip: Tip, next_due_ms: Option<u64>, charter: Charter) {
+        (self.tip, self.next_due_ms, self.charter) = (Some(tip), next_due_ms, charter);
     }
 
     /// The group's key.

@@ -8,6 +8,7 @@
 
 mod admit;
 mod cache;
+mod charter;
 mod check;
 mod draft;
 mod due;
@@ -27,9 +28,10 @@ mod tree;
 mod work;
 
 pub use admit::check_definition;
+pub use charter::Proposed;
 pub use draft::{Draft, Tip};
 pub use error::{BatchFault, ChunkError, ExecuteError, HeadFault, InstallError, OpenError, RestoreError};
-pub use keys::{claim_key, definition_key, machine_key, request_key};
+pub use keys::{ROSTER, SYSTEM, claim_key, definition_key, machine_key, request_key};
 pub use ledger::Ledger;
 pub use proof::{Proof, ProofError};
 pub use reason::Refusal;

@@ -18,7 +18,7 @@ pub enum Refusal {
     Duplicate,
     /// Another machine has this (kind, `d`).
     DTaken,
-    /// The author isn't on the allow list.
+    /// The author isn't on the allow list, or a change isn't a custodian's.
     NotAllowed,
     /// The definition's id has too few leading zero bits (NIP-13).
     Pow,
@@ -30,7 +30,7 @@ pub enum Refusal {
     Engine,
     /// What it would publish is larger than an event may be.
     TooLarge,
-    /// Its `transition` isn't the last accepted input (compare and swap in log order).
+    /// Its `transition` isn't the last accepted input (compare and swap in log order), or a change follows another in one head.
     Stale,
     /// Signed more than an hour before the machine's start.
     TooOld,
@@ -40,6 +40,12 @@ pub enum Refusal {
     ForbiddenKind,
     /// The machine has more effects or timers waiting than it gets served.
     Busy,
+    /// What it activates isn't proposed, or no longer.
+    NoProposal,
+    /// A new custodian has a number that another had before.
+    NumberReused,
+    /// Too few confirm it, a confirmation is wrong, or the new shares don't sign.
+    Unconfirmed,
     /// The machine itself said no.
     Machine(concordat_machine::Reason),
 }
@@ -65,6 +71,9 @@ impl Refusal {
             Refusal::TooNew => "too_new",
             Refusal::ForbiddenKind => "forbidden_kind",
             Refusal::Busy => "busy",
+            Refusal::NoProposal => "no_proposal",
+            Refusal::NumberReused => "number_reused",
+            Refusal::Unconfirmed => "unconfirmed",
             Refusal::Machine(reason) => reason.code(),
         }
     }
@@ -114,6 +123,9 @@ mod tests {
             TooNew,
             ForbiddenKind,
             Busy,
+            NoProposal,
+            NumberReused,
+            Unconfirmed,
         ];
         let machine = [
             M::UnknownEvent,

@@ -143,16 +143,6 @@ pub(crate) struct QueuedSnapshot {
     pub(crate) after: Option<u64>,
 }
 
-/// What is in force: the value of the leaf `system`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct System {
-    pub(crate) cluster: Hash,
-    pub(crate) protocol: u32,
-    pub(crate) engines: Vec<String>,
-    pub(crate) roster: Hash,
-}
-
 /// A machine as a user sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineView {

@@ -88,11 +88,12 @@ impl<S: Store> Work<'_, S> {
     }
 
     /// Executes one request of the current batch.
-    pub(crate) fn request(&mut self, event: &ValidEvent) -> Result<Outcome, StoreError> {
+    pub(crate) fn request(&mut self, event: &ValidEvent, cluster: Hash) -> Result<Outcome, StoreError> {
         let verdict = match Route::of(event, &self.genesis.group_key) {
             Err(error) => Err(unreadable(&error)),
             Ok(Route::Definition(definition)) => self.admit(event, definition)?,
             Ok(Route::Input(input)) => self.input(event, input)?,
+            Ok(Route::Change(change)) => self.change(event, cluster, change)?,
             Ok(Route::Other) => self.other(event)?,
         };
         Ok(match verdict {
@@ -129,7 +130,7 @@ impl<S: Store> Work<'_, S> {
     /// A request has one outcome, for ever: its sender was told it, signed. So a rejection is kept like an acceptance; else
     /// whoever brings the request again, a custodian that reads it from a relay or a leader that waits for the right moment,
     /// could turn it into the opposite.
-    fn settle(
+    pub(crate) fn settle(
         &mut self,
         id: &Hash,
         event: &ValidEvent,

@@ -7,9 +7,10 @@
 //! Refuses: chunks that don't begin where the last one ended, leave leaves out, add or change one.
 
 use concordat_events::genesis::GenesisError;
-use concordat_events::{Hash, Head};
+use concordat_events::{Charter, Hash, Head};
 use concordat_store::{Entry, Store, StoreError, WriteBatch};
 
+use crate::charter;
 use crate::draft::{StoredTip, Tip};
 use crate::error::{ChunkError, OpenError, RestoreError};
 use crate::keys;
@@ -184,18 +185,23 @@ impl<S: Store> Ledger<S> {
         if let Some(next) = landing.next {
             return Err(RestoreError::Incomplete { next });
         }
-        let (writes, tip, next_due_ms) = self.landed(head)?;
+        let (writes, tip, next_due_ms, charter) = self.landed(head)?;
         let batch = self.certified_mut().move_over(head.height, writes);
-        self.set_tip(tip, next_due_ms);
+        self.set_tip(tip, next_due_ms, charter);
         Ok(batch)
     }
 
     /// What the landed state still lacks.
-    fn landed(&self, head: &Head) -> Result<(Writes, Tip, Option<u64>), RestoreError> {
+    fn landed(&self, head: &Head) -> Result<(Writes, Tip, Option<u64>, Charter), RestoreError> {
         let spare = self.certified().spare();
         let got = tree::root(&spare)?;
         if got != head.state_root {
             return Err(RestoreError::Root { got, expected: head.state_root });
+        }
+        let charter = charter::in_force(&spare, self.genesis())?;
+        if charter.roster_hash != head.roster {
+            let error = keys::corrupt(keys::ROSTER, "the head names another roster than its state");
+            return Err(OpenError::Store(error).into());
         }
         let mut over = Overlay::new(&spare);
         index(&mut over)?;
@@ -206,7 +212,7 @@ impl<S: Store> Ledger<S> {
         let id = log.id();
         over.put(keys::TIP.to_vec(), StoredTip::new(id, head, next_due_ms).encode()?);
         let tip = Tip { height: head.height, id, time_ms: head.time_ms, head: head.clone() };
-        Ok((over.writes, tip, next_due_ms))
+        Ok((over.writes, tip, next_due_ms, charter))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use concordat_events::change::Charter;
 use concordat_events::kinds::{SNAPSHOT, allowed_effect};
 use concordat_events::limits::{EVENT_BYTES, EVENT_TAGS, MAX_INTEGER, NAME_BYTES};
 use concordat_events::{Genesis, Hash, Template};
@@ -40,6 +41,10 @@ impl Slot {
 /// A head being executed.
 pub(crate) struct Work<'a, S> {
     pub(crate) genesis: &'a Genesis,
+    /// What is in force while this head is executed.
+    pub(crate) charter: &'a Charter,
+    /// What it puts in force instead.
+    pub(crate) next: Option<Charter>,
     pub(crate) definitions: &'a Definitions,
     pub(crate) over: Overlay<'a, Certified<S>>,
     pub(crate) height: u64,
@@ -55,12 +60,15 @@ pub(crate) struct Work<'a, S> {
 impl<'a, S: Store> Work<'a, S> {
     pub(crate) fn new(
         genesis: &'a Genesis,
+        charter: &'a Charter,
         definitions: &'a Definitions,
         certified: &'a Certified<S>,
         height: u64,
     ) -> Self {
         Work {
             genesis,
+            charter,
+            next: None,
             definitions,
             over: Overlay::new(certified),
             height,

@@ -6,6 +6,7 @@ mod ledger {
     pub mod world;
 
     mod admission;
+    mod charter;
     mod effects;
     mod heads;
     mod inputs;

@@ -119,7 +119,7 @@ fn machine_of(group: PublicKey, pile: &Pile, request: &Hash) -> Option<Hash> {
     match Route::of(pile.events.get(request)?, &group).ok()? {
         Route::Definition(_) => Some(*request),
         Route::Input(input) => Some(input.machine),
-        Route::Other => None,
+        Route::Change(_) | Route::Other => None,
     }
 }
 

@@ -54,6 +54,7 @@ impl Counter {
         let (id, group) = (event.id(), self.context.group());
         let machine = match concordat_events::Route::of(event, &group) {
             Ok(concordat_events::Route::Input(input)) => input.machine,
+            Ok(concordat_events::Route::Change(_)) => self.context.cluster,
             _ => id,
         };
         let height = self

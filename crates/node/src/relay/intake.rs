@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use concordat_events::kinds::{DEFINITION, INPUT};
+use concordat_events::kinds::{CHANGE, DEFINITION, INPUT};
 use concordat_events::{Hash, PublicKey, Route, ValidEvent};
 use nostr::filter::MatchEventOptions;
 use nostr::{Filter, Kind};
@@ -64,7 +64,7 @@ impl Intake {
 
     /// What to ask relays for.
     pub fn filters(&self) -> Vec<Filter> {
-        let ours = Filter::new().kinds([Kind::from_u16(DEFINITION), Kind::from_u16(INPUT)]);
+        let ours = Filter::new().kinds([DEFINITION, INPUT, CHANGE].map(Kind::from_u16));
         let sources = self.with_sources.iter().filter_map(|machine| self.machines.get(machine)).flatten();
         let mut filters = vec![ours];
         for source in sources {
@@ -84,7 +84,7 @@ impl Intake {
         }
         let is_source = || self.machines.values().flatten().any(|source| matches(source, &event));
         match Route::of(&event, &self.group) {
-            Ok(Route::Definition(_)) => {}
+            Ok(Route::Definition(_) | Route::Change(_)) => {}
             Ok(Route::Input(input)) if !self.machines.contains_key(&input.machine) && !is_source() => {
                 self.seen.insert(event.id());
                 self.park(input.machine, event);
