@@ -21,6 +21,8 @@ pub struct Charter {
     pub roster: Roster,
     /// The roster's hash.
     pub roster_hash: Hash,
+    /// The height of the head that put the roster in force; 0 for the founders.
+    pub since: u64,
     /// Which rules and engines execute.
     pub versions: Versions,
 }
@@ -29,12 +31,12 @@ impl Charter {
     /// What a genesis puts in force.
     pub fn founded(genesis: &Genesis) -> Result<Self, json::JsonError> {
         let versions = Versions { protocol: genesis.version, engines: genesis.engines.clone() };
-        Charter::new(genesis.roster.clone(), versions)
+        Charter::new(genesis.roster.clone(), 0, versions)
     }
 
-    /// Puts the two together.
-    pub fn new(roster: Roster, versions: Versions) -> Result<Self, json::JsonError> {
-        Ok(Charter { roster_hash: roster.hash()?, roster, versions })
+    /// Puts them together.
+    pub fn new(roster: Roster, since: u64, versions: Versions) -> Result<Self, json::JsonError> {
+        Ok(Charter { roster_hash: roster.hash()?, roster, since, versions })
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct System {
     pub(crate) protocol: u32,
     pub(crate) engines: Vec<String>,
     pub(crate) roster: Hash,
+    /// Height of the head that put the roster in force.
+    pub(crate) since: u64,
     /// The highest number that any custodian ever had.
     pub(crate) highest: u16,
 }
@@ -53,7 +55,7 @@ pub(crate) fn in_force<R: Read>(read: &R, genesis: &Genesis) -> Result<Charter, 
     let roster: Roster =
         leaf(read, keys::ROSTER)?.ok_or_else(|| corrupt(keys::ROSTER, "a state without its roster"))?;
     let versions = Versions { protocol: system.protocol, engines: system.engines };
-    let charter = Charter::new(roster, versions).map_err(GenesisError::Json)?;
+    let charter = Charter::new(roster, system.since, versions).map_err(GenesisError::Json)?;
     if charter.roster_hash != system.roster {
         return Err(corrupt(keys::ROSTER, "the roster isn't the one that is in force").into());
     }
@@ -153,16 +155,19 @@ impl<S: Store> Work<'_, S> {
             proposal: proposed.id,
             transcript: activation.transcript,
         };
-        let (roster, versions, group): (_, _, Option<&PublicKey>) = match &proposed.proposal {
+        let charter = self.charter;
+        let (roster, since, versions, group): (_, _, _, Option<&PublicKey>) = match &proposed.proposal {
             // Signed with the new shares: that a quorum of the new roster says so isn't enough, since one liar could propose a
             // roster of its own people, who would confirm anything.
-            Proposal::Roster(roster) => (roster, &self.charter.versions, Some(&self.genesis.group_key)),
-            Proposal::Versions(versions) => (&self.charter.roster, versions, None),
+            Proposal::Roster(roster) => {
+                (roster, self.height, &charter.versions, Some(&self.genesis.group_key))
+            }
+            Proposal::Versions(versions) => (&charter.roster, charter.since, versions, None),
         };
         if activation.check(&confirming, roster, group).is_err() {
             return Ok(Err(Refusal::Unconfirmed));
         }
-        let next = Charter::new(roster.clone(), versions.clone())
+        let next = Charter::new(roster.clone(), since, versions.clone())
             .map_err(|error| corrupt(keys::ROSTER, &error.to_string()))?;
         let highest = self.system()?.highest.max(highest(roster));
         for by in proposals.keys() {
@@ -185,6 +190,7 @@ fn system(cluster: Hash, charter: &Charter, highest: u16) -> System {
         protocol: charter.versions.protocol,
         engines: charter.versions.engines.clone(),
         roster: charter.roster_hash,
+        since: charter.since,
         highest,
     }
 }

@@ -33,6 +33,12 @@ pub fn run(data: &[u8]) -> bool {
             assert_eq!(json::parse(&text).unwrap(), input.data);
             true
         }
+        Ok(Route::Change(change)) => {
+            // What it changes has one spelling too.
+            let text = serde_json::to_string(&change).unwrap();
+            assert_eq!(json::typed::<concordat_events::Change>(&text).unwrap(), change);
+            true
+        }
         Ok(Route::Definition(definition)) => {
             assert!((1..=NAME_BYTES).contains(&definition.d.len()) && definition.sources.len() <= SOURCES);
             if let Err(faults) = check_definition(event.content()) {
