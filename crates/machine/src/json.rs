@@ -206,6 +206,35 @@ pub(crate) fn size(value: &Value) -> usize {
     }
 }
 
+/// Bytes of a value's RFC 8785 form, without making it: numbers are integers here.
+pub(crate) fn canonical_len(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(n) => {
+            let n = n.as_i64().unwrap_or(i64::MIN);
+            usize::from(n < 0) + n.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 1
+        }
+        Value::String(s) => text_len(s),
+        Value::Array(items) => {
+            2 + items.len().saturating_sub(1) + items.iter().map(canonical_len).sum::<usize>()
+        }
+        Value::Object(map) => {
+            let members = map.iter().map(|(k, v)| text_len(k) + 1 + canonical_len(v)).sum::<usize>();
+            2 + map.len().saturating_sub(1) + members
+        }
+    }
+}
+
+fn text_len(text: &str) -> usize {
+    let byte = |b: u8| match b {
+        b'"' | b'\\' | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    2 + text.bytes().map(byte).sum::<usize>()
+}
+
 impl<'de> Deserialize<'de> for Doc {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct DocVisitor;
@@ -260,5 +289,38 @@ impl<'de> Deserialize<'de> for Doc {
             }
         }
         d.deserialize_any(DocVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-limits::INTEGER..=limits::INTEGER).prop_map(Value::from),
+            (-11..=11_i64).prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[\\x00-\\x1f\"\\\\\u{7f}\u{e9}]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_length_is_that_of_the_bytes(value in value()) {
+            prop_assert_eq!(canonical_len(&value), crate::state::canonical(&value).len());
+        }
     }
 }

@@ -143,7 +143,7 @@ impl<'r> Ledger<'r> {
             if let Some(why) = json::unfit(value, 0) {
                 return Err(Failure::Error(why));
             }
-            if canonical(value).len() > limits::RECORD_VALUE_BYTES {
+            if json::canonical_len(value) > limits::RECORD_VALUE_BYTES {
                 let most = limits::RECORD_VALUE_BYTES;
                 return Err(Failure::Error(format!("a record's value has at most {most} bytes")));
             }

@@ -10,6 +10,8 @@
 mod admission;
 #[path = "machine/draw.rs"]
 mod draw;
+#[path = "machine/hostile.rs"]
+mod hostile;
 #[path = "machine/properties.rs"]
 mod properties;
 #[path = "machine/rules.rs"]

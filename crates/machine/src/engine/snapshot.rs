@@ -7,6 +7,7 @@
 use super::macrostep::{Pending, Run, too_large};
 use super::sets::History;
 use crate::definition::{Definition, Kind};
+use crate::json;
 use crate::limits;
 use crate::records::{Ledger, Records};
 use crate::state::State;
@@ -92,7 +93,7 @@ impl<'d> Run<'d> {
             order: self.active.iter().map(|&i| id(i)).collect(),
             creator: self.creator,
         };
-        let size = state.snapshot_bytes().len();
+        let size = json::canonical_len(&state.snapshot);
         if size > limits::SNAPSHOT_BYTES {
             return Err(too_large(size));
         }

@@ -139,7 +139,10 @@ fn run(definition: &Definition, events: &[(usize, i64, u64)]) -> Vec<(Vec<u8>, S
             }
         }
         let event = Event::new(TYPES[kind % TYPES.len()]).with_data(json!(data)).by("cc");
+        let before = state.canonical_bytes();
         let outcome = definition.send(&state, &event, now);
+        // Whatever became of it, what was there is as it was.
+        assert_eq!(state.canonical_bytes(), before);
         let code =
             outcome.as_ref().map_or_else(|r| r.reason.code().to_owned(), |s| format!("{:?}", s.effects));
         if let Ok(step) = outcome {
