@@ -16,6 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::curve::{self, POINT, SCALAR};
 use crate::limits::{MAX_CUSTODIANS, MIN_CUSTODIANS, MIN_THRESHOLD};
+use crate::memory::leaving_nothing;
 
 /// Version byte of both encodings below.
 const VERSION: u8 = 1;
@@ -233,7 +234,8 @@ impl fmt::Debug for GroupKeys {
 /// ```
 pub struct KeyShare {
     number: u16,
-    package: frost::keys::KeyPackage,
+    // On the heap, so that moving the share leaves no copy of the secret.
+    package: Box<frost::keys::KeyPackage>,
     keys: GroupKeys,
 }
 
@@ -249,13 +251,13 @@ impl KeyShare {
         let share = match (curve::identifier(number), keys.verifying_share(number)) {
             (Some(id), Some(listed)) if *listed == public => Ok(Self {
                 number,
-                package: frost::keys::KeyPackage::new(
+                package: Box::new(frost::keys::KeyPackage::new(
                     id,
                     secret,
                     public,
                     *keys.package().verifying_key(),
                     keys.threshold(),
-                ),
+                )),
                 keys,
             }),
             (Some(_), Some(_)) => Err(KeyError::Mismatch { number }),
@@ -271,6 +273,10 @@ impl KeyShare {
     /// [`KeyError`] if the bytes are no share, or not the share of the custodian
     /// they name: a damaged or exchanged file is found here, not when signing.
     pub fn from_sealed_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        leaving_nothing(|| Self::parse(bytes))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, KeyError> {
         let mut rest = bytes;
         let [version] = take::<1>(&mut rest)?;
         if version != VERSION {
@@ -287,15 +293,17 @@ impl KeyShare {
     /// The share as bytes, **for sealed storage only**: whoever reads them can
     /// sign as this custodian. Version, number, secret scalar, group keys.
     pub fn to_sealed_bytes(&self) -> Zeroizing<Vec<u8>> {
-        // Reserved in full: a growing vector would leave copies behind.
-        let length = 1 + 2 + SCALAR + self.keys.bytes.len();
-        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
-        bytes.push(VERSION);
-        bytes.extend(self.number.to_be_bytes());
-        let secret = Zeroizing::new(self.package.signing_share().serialize());
-        bytes.extend_from_slice(&secret);
-        bytes.extend_from_slice(&self.keys.bytes);
-        bytes
+        leaving_nothing(|| {
+            // Reserved in full: a growing vector would leave copies behind.
+            let length = 1 + 2 + SCALAR + self.keys.bytes.len();
+            let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+            bytes.push(VERSION);
+            bytes.extend(self.number.to_be_bytes());
+            let secret = Zeroizing::new(self.package.signing_share().serialize());
+            bytes.extend_from_slice(&secret);
+            bytes.extend_from_slice(&self.keys.bytes);
+            bytes
+        })
     }
 
     /// The custodian's number, which is its FROST identifier.
@@ -323,12 +331,12 @@ impl KeyShare {
     }
 
     /// The secret itself, for the sums of a reshare or a repair.
-    pub(crate) fn secret(&self) -> Result<Zeroizing<curve::Scalar>, KeyError> {
+    pub(crate) fn secret(&self) -> Result<Box<Zeroizing<curve::Scalar>>, KeyError> {
         let bad = KeyError::Secret { number: self.number };
         let bytes = Zeroizing::new(self.package.signing_share().serialize());
         let bytes: Zeroizing<[u8; SCALAR]> =
             Zeroizing::new(bytes.as_slice().try_into().map_err(|_| bad.clone())?);
-        curve::parse_scalar(&bytes).map(Zeroizing::new).ok_or(bad)
+        curve::parse_scalar(&bytes).map(|scalar| Box::new(Zeroizing::new(scalar))).ok_or(bad)
     }
 
     /// A share from its secret scalar. Refuses one that is not this custodian's.

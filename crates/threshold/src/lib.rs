@@ -30,6 +30,7 @@ mod curve;
 pub mod dkg;
 mod keys;
 pub mod limits;
+mod memory;
 mod nonce;
 pub mod repair;
 pub mod reshare;

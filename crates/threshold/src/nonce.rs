@@ -14,6 +14,7 @@ use rand_core::{CryptoRng, RngCore};
 use crate::curve::{self, POINT};
 use crate::keys::KeyShare;
 use crate::limits::MAX_MESSAGES;
+use crate::memory::{Wiped, leaving_nothing};
 
 /// One signer's secret nonces for one signature over one message.
 ///
@@ -49,7 +50,7 @@ use crate::limits::MAX_MESSAGES;
 /// store::<concordat_threshold::Nonce>();
 /// ```
 pub struct Nonce {
-    nonces: frost::round1::SigningNonces,
+    nonces: Wiped<frost::round1::SigningNonces>,
     commitment: Commitment,
 }
 
@@ -135,15 +136,17 @@ impl fmt::Debug for Commitment {
 /// whose state is never repeated; the secret share is mixed in, so that a weak
 /// one alone does not give it away (RFC 9591 section 4.1).
 pub fn commit(share: &KeyShare, rng: &mut (impl RngCore + CryptoRng)) -> (Nonce, Commitment) {
-    loop {
-        let (nonces, points) = frost::round1::commit(share.package().signing_share(), rng);
-        // A nonce of zero has no commitment to send; it comes once in 2^255 draws.
-        if let Some(bytes) = serialize(&points) {
-            let commitment = Commitment { bytes, points };
-            let nonce = Nonce { nonces, commitment: commitment.clone() };
-            return (nonce, commitment);
+    leaving_nothing(|| {
+        loop {
+            let (nonces, points) = frost::round1::commit(share.package().signing_share(), rng);
+            let nonces = Wiped::new(nonces);
+            // A nonce of zero has no commitment to send; it comes once in 2^255 draws.
+            if let Some(bytes) = serialize(&points) {
+                let commitment = Commitment { bytes, points };
+                return (Nonce { nonces, commitment: commitment.clone() }, commitment);
+            }
         }
-    }
+    })
 }
 
 /// Makes fresh nonces for each message of a head, in its order. `None` for zero

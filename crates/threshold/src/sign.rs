@@ -9,6 +9,7 @@ use frost_secp256k1_tr as frost;
 
 use crate::curve::{self, SCALAR};
 use crate::keys::{GroupKeys, KeyShare};
+use crate::memory::leaving_nothing;
 use crate::nonce::Nonce;
 use crate::session::{self, Session, SessionError, Sessions, Signers};
 
@@ -89,7 +90,7 @@ pub(crate) fn sign_with(
 ) -> Result<Share, SignError> {
     check_with(share, &nonce, session, signers)?;
     let package = session::package(session, message);
-    let made = frost::round2::sign(&package, nonce.secrets(), share.package())
+    let made = leaving_nothing(move || frost::round2::sign(&package, nonce.secrets(), share.package()))
         .map_err(|e| SignError::Library { reason: e.to_string() })?;
     Share::from_bytes(&made.serialize()).map_err(|e| SignError::Library { reason: e.to_string() })
 }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::curve::{self, Scalar};
 use crate::keys::{GroupKeys, KeyShare};
+use crate::memory::{Wiped, leaving_nothing};
 use crate::nonce::{Nonce, commit};
 use crate::reshare::{Deal, Polynomial};
 use crate::session::{Session, Signers};
@@ -102,9 +103,9 @@ pub(super) enum Secret {
 /// What is left of the own polynomial once it is shared out.
 pub(super) enum Kept {
     /// What the library wants back.
-    Fresh(Box<library::round2::SecretPackage>),
+    Fresh(Wiped<library::round2::SecretPackage>),
     /// Its value for the own number, if it deals and receives.
-    Given(Option<Zeroizing<Scalar>>),
+    Given(Option<Box<Zeroizing<Scalar>>>),
 }
 
 /// The keys, once they stand. A dealer that leaves has no share of them.
@@ -150,9 +151,13 @@ impl Ceremony {
         let refused = |e: frost::Error| ParamsError::Library { reason: e.to_string() };
         let id = curve::identifier(params.own()).ok_or(ParamsError::Zero)?;
         let n = u16::try_from(params.n()).unwrap_or(u16::MAX);
-        let (secret, package) = library::part1(id, n, params.threshold(), rng).map_err(refused)?;
+        let (secret, package) = leaving_nothing(|| {
+            library::part1(id, n, params.threshold(), rng)
+                .map(|(secret, package)| (Box::new(secret), package))
+        })
+        .map_err(refused)?;
         let package = Round1Package::from_package(&package).map_err(refused)?;
-        let mut ceremony = Self::empty(params, Secret::Fresh(Box::new(secret)));
+        let mut ceremony = Self::empty(params, Secret::Fresh(secret));
         ceremony.round1.insert(ceremony.params.own(), package.clone());
         ceremony.send(To::All, Body::Round1(package));
         let first = std::mem::take(&mut ceremony.fresh);
@@ -162,14 +167,14 @@ impl Ceremony {
     /// Begins to hand a key over. `secret` is the weighted share of who deals.
     pub(crate) fn hand_over(
         params: Params,
-        secret: Option<Zeroizing<Scalar>>,
+        secret: Option<Box<Zeroizing<Scalar>>>,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> (Self, Vec<Outgoing>) {
         let (polynomial, deal) = loop {
             let Some(secret) = &secret else { break (None, None) };
-            let polynomial = Polynomial::new(secret, params.threshold(), rng);
+            let polynomial = leaving_nothing(|| Polynomial::new(secret, params.threshold(), rng));
             // A coefficient of zero has no point to send; it comes once in 2^256 draws.
-            if let Some(deal) = polynomial.commitment() {
+            if let Some(deal) = leaving_nothing(|| polynomial.commitment()) {
                 break (Some(polynomial), Some(deal));
             }
         };
@@ -235,7 +240,7 @@ impl Ceremony {
 
     /// Takes all steps that have become possible.
     fn proceed(&mut self, rng: &mut (impl RngCore + CryptoRng)) -> Result<Vec<Outgoing>, Alarm> {
-        match self.advance(rng) {
+        match leaving_nothing(|| self.advance(rng)) {
             Ok(()) => Ok(std::mem::take(&mut self.fresh)),
             Err(alarm) => {
                 self.end(alarm.clone());
@@ -502,7 +507,7 @@ impl Ceremony {
                         (Stage::Confirm { agreed: Box::new(agreed) }, true)
                     }
                     Kept::Given(own) => {
-                        let agreed = Box::new(self.agree_on_given(own.as_ref(), &view)?);
+                        let agreed = Box::new(self.agree_on_given(own.as_deref(), &view)?);
                         if self.params.holds() {
                             (Stage::Store { agreed }, false)
                         } else {

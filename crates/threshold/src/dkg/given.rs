@@ -36,7 +36,7 @@ impl Ceremony {
     pub(super) fn deal_out(
         &mut self,
         polynomial: Option<Polynomial>,
-    ) -> Result<Option<Zeroizing<Scalar>>, Alarm> {
+    ) -> Result<Option<Box<Zeroizing<Scalar>>>, Alarm> {
         let Some(polynomial) = polynomial else { return Ok(None) };
         let own = self.params.own();
         let others: Vec<u16> = self.params.roster().iter().copied().filter(|to| *to != own).collect();
@@ -46,7 +46,7 @@ impl Ceremony {
                 SecretShare::from_bytes(&bytes[..]).map_err(|e| Alarm::Library { reason: e.to_string() })?;
             self.send(To::One(to), Body::Round2 { to, share });
         }
-        Ok(self.params.holds().then(|| polynomial.at(own)))
+        Ok(self.params.holds().then(|| Box::new(polynomial.at(own))))
     }
 
     /// Checks all values and puts the new keys together. `own` is the value of the

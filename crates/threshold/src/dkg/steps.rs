@@ -9,6 +9,7 @@ use frost_secp256k1_tr::keys::dkg as library;
 use crate::aggregate::aggregate_with;
 use crate::curve;
 use crate::keys::{GroupKeys, KeyShare};
+use crate::memory::Wiped;
 use crate::session::Signers;
 use crate::sign::verify_share_with;
 
@@ -39,9 +40,9 @@ impl Ceremony {
     pub(super) fn share_out(
         &mut self,
         secret: library::round1::SecretPackage,
-    ) -> Result<Box<library::round2::SecretPackage>, Alarm> {
+    ) -> Result<Wiped<library::round2::SecretPackage>, Alarm> {
         let (secret, shares) = library::part2(secret, &self.packages()).map_err(|e| self.blame(&e))?;
-        let secret = Box::new(secret);
+        let secret = Wiped::new(secret);
         let others: Vec<u16> = self.params.others().collect();
         for to in others {
             let share = curve::identifier(to)

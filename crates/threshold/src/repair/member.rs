@@ -13,12 +13,16 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::curve::{self, Element, SCALAR, Scalar, Suite};
 use crate::dkg::{Alarm, Body, Kind, Message, Outgoing, ParamsError, Phase, SecretShare, To, View, compare};
 use crate::keys::KeyShare;
+use crate::memory::leaving_nothing;
 use crate::reshare::Deal;
 
 use super::Plan;
 
+/// A secret scalar, on the heap: moving it leaves no copy.
+type Secret = Box<Zeroizing<Scalar>>;
+
 /// Values, by the helper that gets them.
-type Values = BTreeMap<u16, Zeroizing<Scalar>>;
+type Values = BTreeMap<u16, Secret>;
 
 enum Stage {
     Deal {
@@ -29,7 +33,7 @@ enum Stage {
         view: View,
     },
     Values {
-        own: Option<Zeroizing<Scalar>>,
+        own: Option<Secret>,
     },
     Store {
         share: Box<KeyShare>,
@@ -80,7 +84,7 @@ impl Repair {
         let made = match share {
             None if !helps => None,
             Some(share) if helps && share.number() == own && *share.keys() == plan.keys => {
-                Some(split(&plan, share, rng)?)
+                Some(leaving_nothing(|| split(&plan, share, rng))?)
             }
             _ => return Err(ParamsError::OwnShare { own }),
         };
@@ -271,7 +275,7 @@ impl Repair {
     fn proceed(&mut self) -> Result<Vec<Outgoing>, Alarm> {
         loop {
             let stage = std::mem::replace(&mut self.stage, Stage::Aborted);
-            match self.step(stage) {
+            match leaving_nothing(|| self.step(stage)) {
                 Ok((stage, moved)) => {
                     self.stage = stage;
                     if !moved {
@@ -332,15 +336,15 @@ impl Repair {
 
     /// Checks each value against the point behind it and adds them up. What a helper
     /// gets is a value from each helper; what the member gets, a sum from each.
-    fn add_up(&mut self, own: Option<&Zeroizing<Scalar>>) -> Result<Zeroizing<Scalar>, Alarm> {
-        let mut sum = Zeroizing::new(own.map_or(Scalar::ZERO, |own| **own));
+    fn add_up(&mut self, own: Option<&Secret>) -> Result<Secret, Alarm> {
+        let mut sum = Box::new(Zeroizing::new(own.map_or(Scalar::ZERO, |own| ***own)));
         for (from, share) in std::mem::take(&mut self.secrets) {
             let bad = Alarm::BadSecretShare { culprit: from };
             let value = share.scalar().ok_or(bad.clone())?;
             if self.behind(from) != Some(curve::base_times(&value)) {
                 return Err(bad);
             }
-            *sum += *value;
+            **sum += *value;
         }
         Ok(sum)
     }
@@ -370,7 +374,7 @@ impl Repair {
         tagged("concordat/repair/stored", &parts)
     }
 
-    fn send_secret(&mut self, to: u16, value: &Zeroizing<Scalar>) -> Result<(), Alarm> {
+    fn send_secret(&mut self, to: u16, value: &Secret) -> Result<(), Alarm> {
         let bytes = curve::scalar_bytes(value);
         let share =
             SecretShare::from_bytes(&bytes[..]).map_err(|e| Alarm::Library { reason: e.to_string() })?;
@@ -422,10 +426,10 @@ fn split(
             let array: Option<[u8; SCALAR]> = bytes.as_slice().try_into().ok();
             let value = array.and_then(|array| curve::parse_scalar(&Zeroizing::new(array)));
             bytes.zeroize();
-            values.insert(*number, Zeroizing::new(value.ok_or(own.clone())?));
+            values.insert(*number, Box::new(Zeroizing::new(value.ok_or(own.clone())?)));
         }
         // A value of zero has no point to send; it comes once in 2^256 draws.
-        if let Some(deal) = Deal::of_values(values.values().map(|value| &**value)) {
+        if let Some(deal) = Deal::of_values(values.values().map(|value| &***value)) {
             return Ok((values, deal));
         }
     }

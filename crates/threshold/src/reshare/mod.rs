@@ -40,7 +40,8 @@ use zeroize::Zeroizing;
 
 use crate::curve;
 use crate::dkg::{Alarm, Ceremony, Message, Outgoing, Params, ParamsError, Phase, Progress, Source};
-use crate::keys::{GroupKeys, KeyShare};
+use crate::keys::{GroupKeys, KeyError, KeyShare};
+use crate::memory::leaving_nothing;
 
 pub use certificate::{Certificate, CertificateError, Confirmation};
 pub use deal::Deal;
@@ -130,7 +131,11 @@ impl Reshare {
             None if !params.deals() => None,
             Some(share) if params.deals() && share.number() == own && *share.keys() == source.keys => {
                 let weight = curve::weight(&source.dealers, own, 0).ok_or(wrong.clone())?;
-                Some(Zeroizing::new(*share.secret().map_err(|_| wrong)? * weight))
+                let secret = leaving_nothing(|| {
+                    let secret = share.secret()?;
+                    Ok(Box::new(Zeroizing::new(**secret * weight)))
+                });
+                Some(secret.map_err(|_: KeyError| wrong)?)
             }
             _ => return Err(wrong),
         };

@@ -13,6 +13,7 @@ mod ceremony;
 mod cheats;
 mod handover;
 mod liars;
+mod memory;
 mod net;
 mod published;
 mod repair;
