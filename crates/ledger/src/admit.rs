@@ -60,18 +60,14 @@ fn leading_zeros(id: &Hash) -> u32 {
     zeros
 }
 
-/// Would this definition's content be admitted? Beside what the engine finds, an action that reaches out to another
-/// machine is a fault: machines of one group can't reach each other yet, and an effect is never ignored.
+/// Would this definition's content be admitted? Beside what the engine finds, an action that starts another machine
+/// is a fault: machines can't start each other yet, and an effect is never ignored.
 ///
 /// # Errors
 /// Every fault with its place.
 pub fn check_definition(text: &str) -> Result<Definition, Vec<Fault>> {
     let definition = Definition::parse(text)?;
     let mut faults = Vec::new();
-    if !definition.records().is_empty() {
-        let message = "records aren't kept yet".to_owned();
-        faults.push(Fault { path: "/records".to_owned(), message });
-    }
     match serde_json::from_str(text) {
         Ok(value) => reaching_out(&value, "", &mut faults),
         Err(error) => faults.push(Fault { path: String::new(), message: error.to_string() }),
@@ -79,7 +75,7 @@ pub fn check_definition(text: &str) -> Result<Definition, Vec<Fault>> {
     if faults.is_empty() { Ok(definition) } else { Err(faults) }
 }
 
-/// Finds `send` and `start` wherever actions stand. The engine has bounded the nesting.
+/// Finds `start` wherever actions stand. The engine has bounded the nesting.
 fn reaching_out(value: &Value, path: &str, faults: &mut Vec<Fault>) {
     let Value::Object(fields) = value else {
         for (n, item) in value.as_array().into_iter().flatten().enumerate() {
@@ -96,9 +92,9 @@ fn reaching_out(value: &Value, path: &str, faults: &mut Vec<Fault>) {
                 let actions = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
                 for (n, action) in actions.iter().enumerate() {
                     let name = action.as_str().or_else(|| action.get("type").and_then(Value::as_str));
-                    if let Some(name @ ("send" | "start")) = name {
+                    if let Some(name @ "start") = name {
                         let path = if value.is_array() { format!("{path}/{n}") } else { path.clone() };
-                        let message = format!("`{name}` isn't supported yet: a machine can't reach another");
+                        let message = format!("`{name}` isn't supported yet: a machine can't start another");
                         faults.push(Fault { path, message });
                     }
                 }
@@ -154,6 +150,7 @@ impl<S: Store> Work<'_, S> {
             snapshot_s: None,
             queued: None,
             effects: 0,
+            sent: 0,
             timer_streak: 0,
             rest_until_ms: None,
         };
@@ -219,8 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn sends_are_found_wherever_actions_stand() {
-        let send = json!({"type": "send", "params": {"to": "x", "type": "Y"}});
+    fn starts_are_found_wherever_actions_stand() {
+        let send = json!({"type": "start", "params": {"definition": "x"}});
         let found = |definition: Value| {
             let mut faults = Vec::new();
             reaching_out(&definition, "", &mut faults);

@@ -32,6 +32,16 @@ pub fn request_key(machine: &Hash, request: &Hash) -> Vec<u8> {
     format!("request/{machine}/{request}").into_bytes()
 }
 
+/// The leaf of one key of a machine's record. Names have no `/`; a key may.
+pub fn record_key(machine: &Hash, record: &str, key: &str) -> Vec<u8> {
+    format!("record/{machine}/{record}/{key}").into_bytes()
+}
+
+/// The leaf of what became of a message between machines: the JSON of a [`crate::Delivery`].
+pub fn mail_key(receiver: &Hash, mail: &Hash) -> Vec<u8> {
+    format!("mail/{receiver}/{mail}").into_bytes()
+}
+
 /// The leaf that says which machine has a (kind, `d`).
 pub fn claim_key(kind: u16, d: &str) -> Vec<u8> {
     format!("d/{kind}:{d}").into_bytes()

@@ -15,6 +15,7 @@ use crate::error::{BatchFault, ExecuteError, InstallError, OpenError};
 use crate::execute::{Ground, execute};
 use crate::keys::{self, claim_key, corrupt, machine_key};
 use crate::layer::{Certified, Read};
+use crate::mail::Delivery;
 use crate::proof::{End, Proof};
 use crate::reason::Refusal;
 use crate::record::{Claim, MachineView, Record, leaf};
@@ -293,6 +294,21 @@ impl<S: Store> Ledger<S> {
     /// Is this request to this machine settled, accepted or rejected, and at which height?
     pub fn settled(&self, machine: &Hash, request: &Hash) -> Result<Option<u64>, StoreError> {
         leaf(&self.certified, &keys::request_key(machine, request))
+    }
+
+    /// The value under a key of a machine's record; `None` if it has none.
+    pub fn kept(
+        &self,
+        machine: &Hash,
+        record: &str,
+        key: &str,
+    ) -> Result<Option<serde_json::Value>, StoreError> {
+        leaf(&self.certified, &keys::record_key(machine, record, key))
+    }
+
+    /// What became of a message between machines; `None` if there was none with this id.
+    pub fn delivery(&self, receiver: &Hash, mail: &Hash) -> Result<Option<Delivery>, StoreError> {
+        leaf(&self.certified, &keys::mail_key(receiver, mail))
     }
 
     /// The `source` filters of a machine; none if there is no such machine.

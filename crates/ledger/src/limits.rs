@@ -16,6 +16,9 @@ pub const TIMER_REST_MS: u64 = 1_000;
 /// refused with `busy` instead of growing the queue for all.
 pub const QUEUED_EFFECTS: u32 = 64;
 
+/// Messages between machines that one request or timer sets going, answers to answers included: each is a step.
+pub const MAIL_PER_REQUEST: usize = 32;
+
 /// Running machines whose `source` filters name the same kind and author (each may be "any"): an event is an input of
 /// all that match, up to four times as many, and all of them must stay parsed ([`PARSED_DEFINITIONS`]).
 pub const SOURCE_MACHINES: usize = 64;

@@ -33,12 +33,19 @@ pub struct Record {
     /// Its effects that wait to be signed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub effects: u32,
+    /// Messages that it has sent to machines.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub sent: u64,
     /// Timers fired since its last accepted input.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub timer_streak: u32,
     /// Until when its timers rest, ms since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rest_until_ms: Option<u64>,
+}
+
+fn is_zero_u64(n: &u64) -> bool {
+    *n == 0
 }
 
 fn is_zero(n: &u32) -> bool {

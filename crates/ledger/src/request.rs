@@ -11,9 +11,10 @@ use nostr::Filter;
 use nostr::filter::MatchEventOptions;
 use serde_json::{Value, json};
 
+use crate::kept::Kept;
 use crate::keys;
 use crate::layer::Read;
-use crate::limits::SOURCE_MACHINES;
+use crate::limits::{MAIL_PER_REQUEST, SOURCE_MACHINES};
 use crate::reason::Refusal;
 use crate::work::{Slot, Verdict, Work};
 
@@ -89,6 +90,7 @@ impl<S: Store> Work<'_, S> {
 
     /// Executes one request of the current batch.
     pub(crate) fn request(&mut self, event: &ValidEvent, cluster: Hash) -> Result<Outcome, StoreError> {
+        self.mail_left = MAIL_PER_REQUEST;
         let verdict = match Route::of(event, &self.genesis.group_key) {
             Err(error) => Err(unreadable(&error)),
             Ok(Route::Definition(definition)) => self.admit(event, definition)?,
@@ -96,6 +98,7 @@ impl<S: Store> Work<'_, S> {
             Ok(Route::Change(change)) => self.change(event, cluster, change)?,
             Ok(Route::Other) => self.other(event)?,
         };
+        self.deliver()?;
         Ok(match verdict {
             Ok(()) => Outcome::Ok,
             Err(refusal) => refusal.outcome(),
@@ -189,18 +192,27 @@ impl<S: Store> Work<'_, S> {
         Ok(Ok(()))
     }
 
+    /// A step that a participant's event causes.
     fn step(&mut self, id: Hash, slot: &mut Slot, input: Event) -> Verdict {
-        let step = match slot.fixed.definition.send(&slot.record.state, &input, self.now_ms) {
+        let verdict = self.react(id, slot, input)?;
+        if verdict.is_ok() {
+            let record = Self::note(slot);
+            record.timer_streak = 0;
+            record.rest_until_ms = None;
+        }
+        Ok(verdict)
+    }
+
+    /// A step, whatever causes it. A message of a machine gives no timers back: two machines could keep each other awake.
+    pub(crate) fn react(&mut self, id: Hash, slot: &mut Slot, input: Event) -> Verdict {
+        let kept = Kept::new(&self.over, id);
+        let outcome = slot.fixed.definition.send_with(&slot.record.state, &input, self.now_ms, &kept);
+        kept.check()?;
+        let step = match outcome {
             Ok(step) => step,
             Err(rejection) => return Ok(Err(rejection.into())),
         };
-        if let Err(refusal) = self.commit(id, slot, step)? {
-            return Ok(Err(refusal));
-        }
-        let record = Self::note(slot);
-        record.timer_streak = 0;
-        record.rest_until_ms = None;
-        Ok(Ok(()))
+        self.commit(id, slot, step)
     }
 }
 

@@ -7,9 +7,10 @@ use concordat_events::Hash;
 use concordat_machine::State;
 use concordat_store::{Store, StoreError};
 
+use crate::kept::Kept;
 use crate::keys;
 use crate::layer::Read;
-use crate::limits::{TIMER_REST_MS, TIMER_STREAK, TIMERS_PER_BATCH};
+use crate::limits::{MAIL_PER_REQUEST, TIMER_REST_MS, TIMER_STREAK, TIMERS_PER_BATCH};
 use crate::work::{Slot, Work};
 
 impl<S: Store> Work<'_, S> {
@@ -30,6 +31,7 @@ impl<S: Store> Work<'_, S> {
                 let fired = self.fire(id, &mut slot);
                 self.put(id, slot);
                 fired?;
+                self.deliver()?;
             }
         }
         Ok(())
@@ -59,10 +61,11 @@ impl<S: Store> Work<'_, S> {
     fn fire(&mut self, id: Hash, slot: &mut Slot) -> Result<(), StoreError> {
         self.timers_left = self.timers_left.saturating_sub(1);
         let key = keys::machine_key(&id);
-        let fired = slot
-            .fixed
-            .definition
-            .fire_due(&slot.record.state, self.now_ms)
+        self.mail_left = MAIL_PER_REQUEST;
+        let kept = Kept::new(&self.over, id);
+        let fired = slot.fixed.definition.fire_due_with(&slot.record.state, self.now_ms, &kept);
+        kept.check()?;
+        let fired = fired
             .map_err(|rejection| keys::corrupt(&key, &rejection.to_string()))?
             .ok_or_else(|| keys::corrupt(&key, "the index names a timer that the machine doesn't have"))?;
         let without = without_first_timer(&slot.record.state)

@@ -1,6 +1,6 @@
 //! The state while a head is executed: an overlay for the leaves, and the machines it has touched, parsed once per head.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use concordat_events::change::Charter;
@@ -17,6 +17,7 @@ use crate::cache::Definitions;
 use crate::keys;
 use crate::layer::{Certified, Overlay, Read};
 use crate::limits;
+use crate::mail::{Mail, mail_id};
 use crate::reason::Refusal;
 use crate::record::{self, Claim, Fixed, FixedLeaf, QueuedEffect, QueuedSnapshot, Record};
 
@@ -52,6 +53,10 @@ pub(crate) struct Work<'a, S> {
     pub(crate) now_ms: u64,
     /// Timers that the current batch may still fire.
     pub(crate) timers_left: usize,
+    /// Messages between machines that wait to be delivered.
+    pub(crate) mail: VecDeque<Mail>,
+    /// Messages that the current request or timer may still send.
+    pub(crate) mail_left: usize,
     machines: BTreeMap<Hash, Slot>,
     pub(crate) touched: BTreeSet<Hash>,
     next_place: Option<u64>,
@@ -74,6 +79,8 @@ impl<'a, S: Store> Work<'a, S> {
             height,
             now_ms: 0,
             timers_left: 0,
+            mail: VecDeque::new(),
+            mail_left: 0,
             machines: BTreeMap::new(),
             touched: BTreeSet::new(),
             next_place: None,
@@ -140,10 +147,14 @@ impl<'a, S: Store> Work<'a, S> {
 
     /// Makes a step part of the state, or refuses it whole for what it asks the group to sign.
     pub(crate) fn commit(&mut self, id: Hash, slot: &mut Slot, step: Step) -> Verdict {
-        let effects = match self.vet(id, slot, step.effects)? {
-            Ok(effects) => effects,
+        let (effects, mail) = match self.vet(id, slot, step.effects)? {
+            Ok(vetted) => vetted,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        self.keep(&id, step.records)?;
+        self.mail_left = self.mail_left.saturating_sub(mail.len());
+        slot.record.sent = slot.record.sent.saturating_add(mail.len() as u64);
+        self.mail.extend(mail);
         let was_done = slot.record.state.is_done();
         slot.record.state = step.state;
         slot.changed = true;
@@ -170,12 +181,29 @@ impl<'a, S: Store> Work<'a, S> {
     }
 
     /// Checks what a step wants signed. Nothing is written yet.
-    fn vet(&self, id: Hash, slot: &Slot, effects: Vec<Effect>) -> Verdict<Vec<QueuedEffect>> {
-        let mut vetted = Vec::new();
+    fn vet(&self, id: Hash, slot: &Slot, effects: Vec<Effect>) -> Verdict<(Vec<QueuedEffect>, Vec<Mail>)> {
+        let (mut vetted, mut mail) = (Vec::new(), Vec::new());
         for effect in effects {
-            let Effect::Publish { kind, content, tags } = effect else {
+            let (kind, content, tags) = match effect {
+                Effect::Publish { kind, content, tags } => (kind, content, tags),
+                Effect::Send { to, kind, data } => {
+                    let known = match Hash::from_hex(&to) {
+                        Some(to) if to == id || self.machines.contains_key(&to) => Some(to),
+                        Some(to) => self.has(&keys::machine_key(&to))?.then_some(to),
+                        None => None,
+                    };
+                    let Some(to) = known else { return Ok(Err(Refusal::UnknownMachine)) };
+                    if mail.len() >= self.mail_left {
+                        return Ok(Err(Refusal::Busy));
+                    }
+                    let n = slot.record.sent.saturating_add(mail.len() as u64);
+                    mail.push(Mail { from: id, to, kind, data, id: mail_id(&id, n) });
+                    continue;
+                }
                 // Definitions that could ask for this are refused at admission; none gets here.
-                return Ok(Err(Refusal::Machine(concordat_machine::Reason::EffectError)));
+                Effect::Start { .. } => {
+                    return Ok(Err(Refusal::Machine(concordat_machine::Reason::EffectError)));
+                }
             };
             if !allowed_effect(kind) || kind == self.genesis.kinds.log {
                 return Ok(Err(Refusal::ForbiddenKind));
@@ -201,7 +229,7 @@ impl<'a, S: Store> Work<'a, S> {
         if new > 0 && slot.record.effects.saturating_add(new) > limits::QUEUED_EFFECTS {
             return Ok(Err(Refusal::Busy));
         }
-        Ok(Ok(vetted))
+        Ok(Ok((vetted, mail)))
     }
 
     /// Queues an effect. Under one (kind, `d`) only the newest counts, so it takes the place of one that still waits.

@@ -10,6 +10,8 @@ mod ledger {
     mod effects;
     mod heads;
     mod inputs;
+    mod mail;
+    mod records;
     mod snapshots;
     mod sync;
     mod timers;

@@ -90,10 +90,6 @@ fn definitions_that_cannot_run_here() {
         (world.definition(&user, "m", &json!({"states": 5})), "bad_definition"),
         (world.definition(&user, "m", &act(json!({"type": "format.disk"}))), "bad_definition"),
         (
-            world.definition(&user, "m", &act(json!({"type": "send", "params": {"to": "x", "type": "Y"}}))),
-            "bad_definition",
-        ),
-        (
             world.definition(&user, "m", &act(json!({"type": "start", "params": {"definition": "x"}}))),
             "bad_definition",
         ),
