@@ -319,8 +319,10 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_length_is_that_of_the_bytes(value in value()) {
-            prop_assert_eq!(canonical_len(&value), crate::state::canonical(&value).len());
+        fn canonical_bytes_and_their_length_are_those_of_rfc_8785(value in value()) {
+            let bytes = serde_json_canonicalizer::to_vec(&value).unwrap();
+            prop_assert_eq!(canonical_len(&value), bytes.len());
+            prop_assert_eq!(crate::state::canonical(&value), bytes);
         }
     }
 }

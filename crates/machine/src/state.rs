@@ -57,7 +57,32 @@ impl State {
 
     /// The whole state as RFC 8785 JSON: the leaf of the state tree.
     pub fn canonical_bytes(&self) -> Vec<u8> {
-        canonical(self)
+        let mut out = Vec::with_capacity(1024);
+        out.push(b'{');
+        if let Some(creator) = &self.creator {
+            out.extend(b"\"creator\":");
+            write_text(creator, &mut out);
+            out.push(b',');
+        }
+        out.extend(b"\"order\":[");
+        for (n, id) in self.order.iter().enumerate() {
+            if n > 0 {
+                out.push(b',');
+            }
+            write_text(id, &mut out);
+        }
+        out.extend(b"],\"snapshot\":");
+        write(&self.snapshot, &mut out);
+        out.extend(b",\"timers\":[");
+        for (n, timer) in self.timers.iter().enumerate() {
+            out.extend(if n > 0 { b",{\"due_ms\":".as_slice() } else { b"{\"due_ms\":" });
+            out.extend(timer.due_ms.to_string().into_bytes());
+            out.extend(b",\"id\":");
+            write_text(&timer.id, &mut out);
+            out.push(b'}');
+        }
+        out.extend(b"]}");
+        out
     }
 
     /// Reads [`State::canonical_bytes`] back.
@@ -69,7 +94,66 @@ impl State {
     }
 }
 
-/// RFC 8785 bytes. Serializing cannot fail here: keys are strings and numbers are integers.
-pub(crate) fn canonical<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json_canonicalizer::to_vec(value).unwrap_or_default()
+/// RFC 8785 bytes of a value whose numbers are integers within +-(2^53-1): members sorted by UTF-16
+/// code units, strings escaped as little as may be. General writers go a long way round for floats.
+pub(crate) fn canonical(value: &Value) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    write(value, &mut out);
+    out
+}
+
+fn write(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.extend(b"null"),
+        Value::Bool(true) => out.extend(b"true"),
+        Value::Bool(false) => out.extend(b"false"),
+        Value::Number(n) => out.extend(n.to_string().into_bytes()),
+        Value::String(s) => write_text(s, out),
+        Value::Array(items) => {
+            out.push(b'[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                write(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Object(map) => {
+            let mut members: Vec<(&String, &Value)> = map.iter().collect();
+            if members.iter().all(|(key, _)| key.is_ascii()) {
+                members.sort_unstable_by_key(|(key, _)| *key);
+            } else {
+                members.sort_unstable_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            }
+            out.push(b'{');
+            for (n, (key, value)) in members.into_iter().enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                write_text(key, out);
+                out.push(b':');
+                write(value, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' => out.extend(b"\\\""),
+            b'\\' => out.extend(b"\\\\"),
+            0x08 => out.extend(b"\\b"),
+            0x09 => out.extend(b"\\t"),
+            0x0a => out.extend(b"\\n"),
+            0x0c => out.extend(b"\\f"),
+            0x0d => out.extend(b"\\r"),
+            0..0x20 => out.extend(format!("\\u{byte:04x}").into_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
 }

@@ -117,7 +117,7 @@ impl Run<'_> {
 
     fn assign(&mut self, values: Vec<(String, Value)>) -> Result<(), Rejection> {
         self.changed = true;
-        self.context.extend(values);
+        self.context.to_mut().extend(values);
         let size: usize = self.context.iter().map(|(k, v)| k.len() + json::size(v)).sum();
         if size > limits::SNAPSHOT_BYTES * 2 {
             return Err(too_large(size));

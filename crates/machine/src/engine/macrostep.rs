@@ -12,6 +12,7 @@ use crate::limits;
 use crate::records::{Ledger, Records};
 use crate::step::{Effect, Reason, Rejection};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -55,7 +56,8 @@ pub(crate) struct Run<'d> {
     pub(crate) def: &'d Definition,
     pub(crate) now_ms: u64,
     pub(crate) creator: Option<String>,
-    pub(crate) context: Map<String, Value>,
+    /// Borrowed until something is assigned.
+    pub(crate) context: Cow<'d, Map<String, Value>>,
     /// The active states, in the order of XState's set.
     pub(crate) active: Vec<usize>,
     pub(crate) history: History,
@@ -84,7 +86,7 @@ impl<'d> Run<'d> {
             def,
             now_ms,
             creator,
-            context: Map::new(),
+            context: Cow::Owned(Map::new()),
             active: vec![0],
             history: History::new(),
             done: false,
@@ -112,7 +114,7 @@ impl<'d> Run<'d> {
             let (scope, meter) = self.scope(&signal, &Value::Null);
             let scope = Scope { input, ..scope };
             let filled = value.fill(scope, meter).map_err(|f| rejection(f, Reason::AssignError, key))?;
-            self.context.insert(key.clone(), filled);
+            self.context.to_mut().insert(key.clone(), filled);
         }
         let mut targets = vec![0];
         let mut next = 0;
@@ -196,6 +198,10 @@ impl<'d> Run<'d> {
         signal: &Signal,
         initial: bool,
     ) -> Result<(), Rejection> {
+        // Without a target nothing is left or entered.
+        if transitions.iter().all(|t| t.targets.is_empty()) {
+            return transitions.iter().try_for_each(|t| self.actions(&t.actions, signal));
+        }
         let before = self.active.clone();
         let mut remembers = false;
         if !initial {
@@ -394,14 +400,14 @@ impl<'d> Run<'d> {
         if let Some(ids) = &self.ids {
             return Rc::clone(ids);
         }
-        let mut ids: Vec<&str> = self
+        let mut found: Vec<&str> = self
             .active
             .iter()
             .filter(|&&i| self.def.is_leaf(i))
             .filter_map(|&i| self.def.node(i).map(|n| n.id.as_str()))
             .collect();
-        ids.sort_unstable();
-        let ids = Rc::new(json!(ids));
+        found.sort_unstable();
+        let ids = Rc::new(Value::Array(found.into_iter().map(Value::from).collect()));
         self.ids = Some(Rc::clone(&ids));
         ids
     }

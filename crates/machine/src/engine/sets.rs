@@ -128,6 +128,10 @@ pub(crate) fn without_conflicts(
     active: &[usize],
     history: &History,
 ) -> Vec<usize> {
+    // Nothing to conflict with.
+    if let [] | [_] = enabled {
+        return enabled.to_vec();
+    }
     let mut kept: Vec<(usize, &Transition, Set)> = Vec::new();
     for &i in enabled {
         let Some(t) = def.transitions.get(i) else {

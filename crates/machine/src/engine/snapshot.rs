@@ -13,12 +13,13 @@ use crate::records::{Ledger, Records};
 use crate::state::State;
 use crate::step::{Reason, Rejection, Step, Timer};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 impl<'d> Run<'d> {
     /// Takes a state up again.
     pub(crate) fn load(
         def: &'d Definition,
-        state: &State,
+        state: &'d State,
         now_ms: u64,
         records: &'d dyn Records,
     ) -> Result<Self, Rejection> {
@@ -34,7 +35,7 @@ impl<'d> Run<'d> {
         };
         run.output = snapshot.get("output").cloned();
         run.context = match snapshot.get("context") {
-            Some(Value::Object(context)) => context.clone(),
+            Some(Value::Object(context)) => Cow::Borrowed(context),
             _ => return Err(bad("context is not an object")),
         };
         run.active = state
@@ -68,19 +69,21 @@ impl<'d> Run<'d> {
                 (id(h), Value::Array(states))
             })
             .collect();
-        let mut snapshot = json!({
-            "status": if self.done { "done" } else { "active" },
-            "value": self.value(0),
-            "historyValue": history,
-            "context": self.context,
-            "children": {},
-        });
-        if let (Some(output), Value::Object(snapshot)) = (self.output.take(), &mut snapshot) {
-            snapshot.insert("output".to_owned(), output);
+        let mut snapshot = Map::new();
+        let mut put = |key: &str, value: Value| snapshot.insert(key.to_owned(), value);
+        put("status", Value::from(if self.done { "done" } else { "active" }));
+        put("value", self.value(0));
+        put("historyValue", Value::Object(history));
+        put("children", Value::Object(Map::new()));
+        if let Some(output) = self.output.take() {
+            put("output", output);
         }
-        if let (Some(records), Value::Object(snapshot)) = (self.records.snapshot(), &mut snapshot) {
-            snapshot.insert("records".to_owned(), records);
+        if let Some(records) = self.records.snapshot() {
+            put("records", records);
         }
+        // Moved or copied once, not taken apart.
+        put("context", Value::Object(std::mem::take(&mut self.context).into_owned()));
+        let snapshot = Value::Object(snapshot);
         let state = State {
             snapshot,
             timers: self
