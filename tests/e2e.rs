@@ -12,6 +12,8 @@ mod architecture;
 mod cli_errors;
 #[path = "e2e/cluster.rs"]
 mod cluster;
+#[path = "e2e/corpus.rs"]
+mod corpus;
 #[path = "e2e/demo.rs"]
 mod demo;
 #[path = "e2e/dev.rs"]
@@ -24,6 +26,8 @@ mod lone_group;
 mod machine_run;
 #[path = "e2e/raw_client.rs"]
 mod raw_client;
+#[path = "fuzz/src/shell/mod.rs"]
+mod shell;
 #[path = "e2e/support.rs"]
 mod support;
 #[path = "e2e/town.rs"]

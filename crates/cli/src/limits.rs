@@ -96,6 +96,18 @@ pub const BENCH_CLIENTS: usize = concordat_events::limits::REQUESTS_PER_HEAD;
 /// Most clients of `bench`: they are tasks of one process that shares the computer with the custodians.
 pub const BENCH_MOST_CLIENTS: usize = 100_000;
 
+/// Sizes of the clusters on which `bench` puts load: one liar and two.
+pub const BENCH_LOADED: [usize; 2] = [4, 7];
+
+/// Sizes of the clusters in which `bench` counts messages: up to four liars, and two sizes between that add none.
+pub const BENCH_COUNTED: [usize; 6] = [4, 5, 6, 7, 10, 13];
+
+/// How long `bench` listens to a quiet cluster: some heartbeats of each kind.
+pub const BENCH_QUIET: Duration = Duration::from_secs(3);
+
+/// Questions and answers by which `bench` measures a round trip.
+pub const BENCH_ROUND_TRIPS: usize = 200;
+
 /// How long `bench` puts its load on.
 pub const BENCH_SECONDS: u64 = 20;
 

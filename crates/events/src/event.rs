@@ -6,6 +6,7 @@ use secp256k1::schnorr::Signature;
 
 use crate::hash::Hash;
 use crate::limits::{EVENT_BYTES, EVENT_TAGS};
+use crate::quote::quoted;
 
 /// A Nostr event whose size, id and BIP340 signature have been checked (NIP-01). There is no other way to make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl ValidEvent {
         if json.len() > EVENT_BYTES {
             return Err(EventError::TooLarge { got: json.len() });
         }
-        let event = Event::from_json(json).map_err(|error| EventError::Malformed(error.to_string()))?;
+        let event = Event::from_json(json).map_err(|error| EventError::Malformed(quoted(error)))?;
         Self::check(event)
     }
 
@@ -63,7 +64,7 @@ impl ValidEvent {
         if event.tags.len() > EVENT_TAGS {
             return Err(EventError::TooManyTags { got: event.tags.len() });
         }
-        let json = event.try_as_json().map_err(|error| EventError::Malformed(error.to_string()))?;
+        let json = event.try_as_json().map_err(|error| EventError::Malformed(quoted(error)))?;
         if json.len() > EVENT_BYTES {
             return Err(EventError::TooLarge { got: json.len() });
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::hash::{Hash, tagged};
 use crate::json;
 use crate::kinds::Kinds;
+use crate::quote::quote;
 use crate::roster::Roster;
 
 /// The version of genesis, heads and messages that this build speaks.
@@ -102,7 +103,7 @@ impl Genesis {
             return Err(GenesisError::Version { got: self.version });
         }
         if let Some(engine) = self.engines.iter().find(|engine| *engine != CEL_ENGINE) {
-            return Err(GenesisError::Engine(engine.clone()));
+            return Err(GenesisError::Engine(quote(engine).into_owned()));
         }
         if usize::from(self.threshold) != self.roster.q() {
             return Err(GenesisError::Threshold { got: self.threshold, expected: self.roster.q() });

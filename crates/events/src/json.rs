@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::limits::{JSON_DEPTH, MAX_INTEGER};
+use crate::quote::quoted;
 
 /// Why a text isn't JSON that every custodian reads alike.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum JsonError {
 /// Reads JSON whose numbers are all integers within +-(2^53-1) and whose nesting is bounded.
 pub fn parse(text: &str) -> Result<Value, JsonError> {
     check_depth(text)?;
-    let value: Value = serde_json::from_str(text).map_err(|error| JsonError::Syntax(error.to_string()))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| JsonError::Syntax(quoted(error)))?;
     check_numbers(&value)?;
     Ok(value)
 }
@@ -54,7 +55,7 @@ pub fn check_numbers(value: &Value) -> Result<(), JsonError> {
     match value {
         Value::Number(number) => match number.as_i64() {
             Some(i) if (-MAX_INTEGER..=MAX_INTEGER).contains(&i) => Ok(()),
-            _ => Err(JsonError::Number(number.to_string())),
+            _ => Err(JsonError::Number(quoted(number))),
         },
         Value::Array(items) => items.iter().try_for_each(check_numbers),
         Value::Object(fields) => fields.values().try_for_each(check_numbers),
@@ -64,12 +65,12 @@ pub fn check_numbers(value: &Value) -> Result<(), JsonError> {
 
 /// The RFC 8785 text of a value: sorted keys, no spaces, one spelling of each string.
 pub fn canonical<T: Serialize>(value: &T) -> Result<String, JsonError> {
-    serde_json_canonicalizer::to_string(value).map_err(|error| JsonError::Syntax(error.to_string()))
+    serde_json_canonicalizer::to_string(value).map_err(|error| JsonError::Syntax(quoted(error)))
 }
 
 /// Reads a typed value through [`parse`], so that its bounds hold for it too.
 pub fn typed<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
-    serde_json::from_value(parse(text)?).map_err(|error| JsonError::Syntax(error.to_string()))
+    serde_json::from_value(parse(text)?).map_err(|error| JsonError::Syntax(quoted(error)))
 }
 
 #[cfg(test)]

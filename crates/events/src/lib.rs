@@ -14,6 +14,8 @@ pub mod json;
 pub mod kinds;
 pub mod limits;
 pub mod output;
+pub mod protobuf;
+pub mod quote;
 pub mod request;
 pub mod roster;
 
@@ -24,5 +26,6 @@ pub use genesis::{Admission, Genesis, SignedGenesis};
 pub use hash::Hash;
 pub use head::{Head, Outcome, Reason};
 pub use nostr::{Event, EventId, Kind, PublicKey};
+pub use quote::{quote, quoted};
 pub use request::{Definition7500, Input7501, Mode, Route};
 pub use roster::{Custodian, Roster};

@@ -7,6 +7,14 @@ pub const EVENT_BYTES: usize = 64 * 1024;
 /// Tags of one event: a log event carries up to [`REQUESTS_PER_HEAD`] plus a handful of its own.
 pub const EVENT_TAGS: usize = 512;
 
+/// Bytes of what came from outside that an error or a log line quotes: enough to find the place, too few to fill a disk.
+pub const QUOTE_BYTES: usize = 256;
+
+/// Fields of one message between custodians, nested ones and elements of lists counted, before it is decoded. The largest
+/// honest one is a chunk of state: 16,384 leaves of three fields each. A decoder makes some 100 bytes of each: two
+/// million empty heads, which 4 MiB have room for, took 400 MB of memory; the most that is let through takes 10.
+pub const MESSAGE_FIELDS: usize = 64 * 1024;
+
 /// Nesting of JSON in an event's content: deeper than any statechart people draw, far from any parser's stack.
 pub const JSON_DEPTH: usize = 64;
 

@@ -90,7 +90,8 @@ pub fn check(context: &Context, bytes: &[u8]) -> Result<Finding, EvidenceError> 
     if bytes.len() > EVIDENCE_BYTES {
         return Err(EvidenceError::Malformed(format!("{} bytes; at most {EVIDENCE_BYTES}", bytes.len())));
     }
-    let body = wire::Evidence::decode(bytes).map_err(|error| EvidenceError::Malformed(error.to_string()))?;
+    let body: wire::Evidence =
+        wire::decode(bytes).map_err(|error| EvidenceError::Malformed(error.to_string()))?;
     Ok(Evidence::read(context, &body)?.finding)
 }
 
@@ -103,7 +104,7 @@ struct Outline {
 impl Outline {
     /// The outline attached to an entry, if it is that of the batch which the entry signs.
     fn of(envelope: &wire::Envelope, signed: &[u8]) -> Option<Self> {
-        let body = wire::Outline::decode(envelope.attachment.as_slice()).ok()?;
+        let body: wire::Outline = wire::decode(&envelope.attachment).ok()?;
         let (ids, rest) = body.ids.as_chunks::<32>();
         let ids: Vec<Hash> = ids.iter().map(|id| Hash::from_bytes(*id)).collect();
         let outline = Outline { time_ms: body.time_ms, ids };
@@ -127,19 +128,19 @@ fn slot(kind: Kind, envelope: &wire::Envelope) -> Option<(u64, u64, Vec<u8>)> {
     }
     Some(match kind {
         Kind::Wrapper => {
-            let w = wire::Wrapper::decode(bytes).ok()?;
+            let w: wire::Wrapper = wire::decode(bytes).ok()?;
             (w.epoch, w.number, [w.previous, w.batch].concat())
         }
         Kind::Propose => {
-            let p = wire::Propose::decode(bytes).ok()?;
+            let p: wire::Propose = wire::decode(bytes).ok()?;
             (p.epoch, p.height, [p.id, p.number.to_be_bytes().to_vec()].concat())
         }
         Kind::Prepare => {
-            let p = wire::Prepare::decode(bytes).ok()?;
+            let p: wire::Prepare = wire::decode(bytes).ok()?;
             (p.epoch, p.height, p.id)
         }
         Kind::EpochStart => {
-            let s = wire::EpochStart::decode(bytes).ok()?;
+            let s: wire::EpochStart = wire::decode(bytes).ok()?;
             (s.epoch, 0, s.opening)
         }
         _ => return None,
@@ -149,7 +150,7 @@ fn slot(kind: Kind, envelope: &wire::Envelope) -> Option<(u64, u64, Vec<u8>)> {
 /// One entry whose batch is invalid by itself.
 fn invalid_batch(context: &Context, entry: &wire::Envelope) -> Result<Evidence, EvidenceError> {
     let (culprit, kind, _) = authenticate(context, entry)?;
-    let wrapper = wire::Wrapper::decode(entry.body.as_slice())
+    let wrapper: wire::Wrapper = wire::decode(&entry.body)
         .ok()
         .filter(|_| kind == Kind::Wrapper && entry.body.len() <= SLOT_BODY_BYTES)
         .ok_or(EvidenceError::NoFault)?;
@@ -196,7 +197,7 @@ fn contradiction(
 /// Does the second entry name the first as the one before it, and lie before it in time?
 fn time_falls(first: &wire::Envelope, second: &wire::Envelope, digest: &Hash) -> bool {
     let read = |envelope: &wire::Envelope| {
-        let wrapper = wire::Wrapper::decode(envelope.body.as_slice()).ok()?;
+        let wrapper: wire::Wrapper = wire::decode(&envelope.body).ok()?;
         let outline = Outline::of(envelope, &wrapper.batch)?;
         Some((wrapper, outline))
     };

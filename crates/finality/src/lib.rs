@@ -45,6 +45,30 @@ pub mod wrapper;
 #[allow(missing_docs, clippy::all, reason = "generated; documented in the .proto file")]
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/concordat.consensus.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+
+    /// Decodes what somebody else encoded: nothing is made of it before its fields are counted.
+    ///
+    /// # Errors
+    /// Says what is wrong with the bytes.
+    pub fn decode<T>(bytes: &[u8]) -> Result<T, DecodeError>
+    where
+        T: ::prost::Message + Default + ::concordat_events::protobuf::Shaped,
+    {
+        T::SHAPE.check(bytes, ::concordat_events::limits::MESSAGE_FIELDS)?;
+        Ok(T::decode(bytes)?)
+    }
+
+    /// Why bytes aren't decoded.
+    #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+    pub enum DecodeError {
+        /// Not to be decoded at all.
+        #[error(transparent)]
+        Unfit(#[from] ::concordat_events::protobuf::Unfit),
+        /// The decoder refused.
+        #[error("{}", ::concordat_events::quoted(.0))]
+        Prost(#[from] ::prost::DecodeError),
+    }
 }
 
 pub use crate::core::{Entropy, Fatal, Parts};

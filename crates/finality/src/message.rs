@@ -397,7 +397,8 @@ macro_rules! kinds {
         pub enum Kind { $($name = $number),+ }
 
         impl Kind {
-            fn read(number: u32) -> Option<Self> {
+            /// The kind of this number.
+            pub fn read(number: u32) -> Option<Self> {
                 match number { $($number => Some(Kind::$name),)+ _ => None }
             }
         }
@@ -449,7 +450,7 @@ impl Message {
         if bytes.len() > ENVELOPE_BYTES {
             return Err(MessageError::TooLarge { got: bytes.len() });
         }
-        let envelope = wire::Envelope::decode(bytes).map_err(malformed)?;
+        let envelope: wire::Envelope = wire::decode(bytes).map_err(malformed)?;
         let message = Self::check(context, envelope)?;
         if message.sender != channel && !message.may_be_passed_on() {
             return Err(MessageError::WrongSender { channel, sender: message.sender });
@@ -540,7 +541,7 @@ pub(crate) fn check_claim(context: &Context, sender: u16, claim: &wire::Claim) -
 }
 
 pub(crate) fn malformed(error: impl std::fmt::Display) -> MessageError {
-    MessageError::Malformed(error.to_string())
+    MessageError::Malformed(concordat_events::quoted(error))
 }
 
 /// A session's id: the head, the attempt and all commitments with their signers (PROTOCOL 4.5).

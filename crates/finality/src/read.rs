@@ -6,6 +6,7 @@ use concordat_events::ValidEvent;
 use concordat_events::batch::Batch;
 use concordat_events::hash::Hash;
 use concordat_events::head::Head;
+use concordat_events::protobuf::Shaped;
 use concordat_ledger::Chunk;
 use concordat_threshold::{Commitment, Share};
 
@@ -53,8 +54,8 @@ impl Reader<'_> {
         list.iter().map(|bytes| self.event(bytes)).collect()
     }
 
-    fn decode<T: prost::Message + Default>(&self, bytes: &[u8]) -> Result<T, MessageError> {
-        T::decode(bytes).map_err(malformed)
+    fn decode<T: prost::Message + Default + Shaped>(&self, bytes: &[u8]) -> Result<T, MessageError> {
+        wire::decode(bytes).map_err(malformed)
     }
 
     fn vote(&self, epoch: u64, height: u64, id: &[u8]) -> Result<Vote, MessageError> {

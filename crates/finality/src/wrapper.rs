@@ -53,9 +53,7 @@ pub fn check_entry(
     previous: Option<&Hash>,
     bytes: &[u8],
 ) -> Result<Msg, WrapperError> {
-    use prost::Message as _;
-    let envelope =
-        crate::wire::Envelope::decode(bytes).map_err(|error| MessageError::Malformed(error.to_string()))?;
+    let envelope = crate::wire::decode(bytes).map_err(crate::message::malformed)?;
     let message = Message::check(context, envelope)?;
     let mut named = named.clone();
     let place = WrapperError::Place { epoch, number };

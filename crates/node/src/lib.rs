@@ -28,6 +28,7 @@ pub mod proto {
     #[allow(missing_docs, clippy::all, clippy::pedantic)]
     pub mod peer {
         tonic::include_proto!("concordat.peer.v1");
+        include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
     }
     /// Users to a custodian.
     #[allow(missing_docs, clippy::all, clippy::pedantic)]

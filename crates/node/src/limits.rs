@@ -20,6 +20,9 @@ pub const MAX_APPEND_BYTES: usize = 2 * MAX_WRAPPER_BYTES;
 /// Entries that one append carries.
 pub const MAX_APPEND_ENTRIES: usize = 256;
 
+/// Fields of one append, nested ones and members counted, before it is decoded: five of each entry, and room for the rest.
+pub const MAX_APPEND_FIELDS: usize = 8 * MAX_APPEND_ENTRIES;
+
 /// Custodians of one roster, so of one group.
 pub const MAX_MEMBERS: usize = 64;
 

@@ -2,10 +2,10 @@
 
 fn main() -> std::io::Result<()> {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for seed in concordat_fuzz::seeds::seeds() {
-        let directory = corpus.join(seed.target);
+    for (target, name, input) in concordat_fuzz::every_seed() {
+        let directory = corpus.join(target);
         std::fs::create_dir_all(&directory)?;
-        std::fs::write(directory.join(seed.name), seed.input)?;
+        std::fs::write(directory.join(name), input)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@
 
 pub mod cel;
 pub mod ceremony;
+pub mod decider;
 pub mod definition;
 pub mod event;
 pub mod history;
@@ -30,6 +31,7 @@ pub type Target = (&'static str, fn(&[u8]) -> bool);
 pub const TARGETS: &[Target] = &[
     ("cel", cel::run),
     ("ceremony", ceremony::run),
+    ("decider", decider::run),
     ("definition", definition::run),
     ("event", event::run),
     ("history", history::run),

@@ -13,6 +13,8 @@ use concordat_store::memory::MemoryStore;
 use prost::Message;
 use serde_json::{Value, json};
 
+use super::decider::Step;
+use super::mend::KINDS;
 use super::world::{START, public, sign, world};
 
 /// A target's input by name.
@@ -92,6 +94,9 @@ pub fn seeds() -> Vec<Seed> {
 
     for (name, bytes) in ceremony() {
         add("ceremony", name, bytes);
+    }
+    for (name, bytes) in stories() {
+        add("decider", name, bytes);
     }
     seeds
 }
@@ -236,8 +241,79 @@ pub fn messages() -> Vec<(Kind, Vec<u8>, Vec<u8>)> {
 
 /// Two points: the keys of two founders.
 fn commitment() -> Vec<u8> {
-    let point = |number: u16| world().custodians[&number].public_key().serialize();
-    [point(1), point(2)].concat()
+    commitment_of(0)
+}
+
+/// Two points, others for other numbers: keys that the harness knows.
+pub fn commitment_of(number: u32) -> Vec<u8> {
+    let world = world();
+    let keys: Vec<_> = world.custodians.values().chain(&world.users).map(|key| key.public_key()).collect();
+    let (first, step) = (number as usize % keys.len(), number as usize / keys.len() % (keys.len() - 1));
+    let second = (first + 1 + step) % keys.len();
+    [keys[first].serialize(), keys[second].serialize()].concat()
+}
+
+/// Stories of a custodian: how it comes to certify, and what ends its epochs.
+fn stories() -> Vec<(&'static str, Vec<u8>)> {
+    let step = |step: Step, how: u8| vec![step as u8, how];
+    let carrying = |step: Step, bytes: &[u8]| {
+        let length = u16::try_from(bytes.len()).unwrap().to_le_bytes();
+        [&[step as u8, 0], &length[..], bytes].concat()
+    };
+    let echo = |kind: Kind, peer: u8| {
+        let place = KINDS.iter().position(|known| *known == kind).unwrap() as u8;
+        step(Step::Echo, place | peer << 5)
+    };
+    let tick = || step(Step::Tick, 1);
+    let round = || {
+        let votes = [echo(Kind::Prepare, 0), echo(Kind::Prepare, 1), echo(Kind::Prepare, 2)].concat();
+        [votes, echo(Kind::Share, 0), echo(Kind::Share, 1), echo(Kind::Share, 2)].concat()
+    };
+    let start = [step(Step::Answer, 0), step(Step::Answer, 1), step(Step::Answer, 2), tick()].concat();
+    let first = [start.clone(), step(Step::Appended, 0), round()].concat();
+    let request = carrying(Step::Request, definition_spec().to_string().as_bytes());
+    let second = [first.clone(), request, tick(), step(Step::Appended, 0), round()].concat();
+    let wrapper = wire::Wrapper { batch: vec![0; 32], previous: vec![0; 32], ..Default::default() };
+    let entry = envelope(Kind::Wrapper, wrapper.encode_to_vec(), batch().encode_to_vec());
+    let opening = wire::Opening { grants: vec![grant_of(1); 3], ..Default::default() }.encode_to_vec();
+    let opened = wire::EpochStart { epoch: 1, opening: vec![0; 32] }.encode_to_vec();
+    let enter = [
+        step(Step::Resign, 0),
+        echo(Kind::Complaint, 0),
+        echo(Kind::Complaint, 1),
+        echo(Kind::Grant, 0),
+        echo(Kind::Grant, 1),
+        carrying(Step::Entry, &envelope(Kind::EpochStart, opened, opening).encode_to_vec()),
+        carrying(Step::Entry, &entry.encode_to_vec()),
+        tick(),
+    ];
+    let again = [step(Step::Restart, 0), start, tick(), round()].concat();
+    let propose = wire::Propose { epoch: 0, height: 1, number: 1, id: vec![7; 32] }.encode_to_vec();
+    let lie = [
+        carrying(
+            Step::Message,
+            &envelope(Kind::Evidence, contradiction().encode_to_vec(), Vec::new()).encode_to_vec(),
+        ),
+        carrying(Step::Message, &envelope(Kind::Propose, propose, Vec::new()).encode_to_vec()),
+        step(Step::Reachable, 1),
+        step(Step::Reachable, 0),
+        step(Step::GroupFailed, 0),
+        step(Step::Tick, 255),
+    ];
+    let relayed = carrying(Step::Relayed, log_spec(3).to_string().as_bytes());
+    vec![
+        ("first", first.clone()),
+        ("second", second.clone()),
+        ("epoch", [second.clone(), enter.concat()].concat()),
+        ("restart", [first.clone(), again].concat()),
+        ("lies", [second, lie.concat()].concat()),
+        ("relayed", [first, relayed, tick()].concat()),
+    ]
+}
+
+/// A grant of an epoch on nothing.
+fn grant_of(epoch: u64) -> wire::Envelope {
+    envelope(Kind::Grant, wire::Grant { epoch, ..Default::default() }.encode_to_vec(), Vec::new())
 }
 
 fn batch() -> wire::Batch {

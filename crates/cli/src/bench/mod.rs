@@ -1,6 +1,8 @@
 //! Measuring a local cluster: the load on it, and the walls that no implementation could pass on the same computer.
 
+pub mod cluster;
 pub mod load;
+pub mod talk;
 pub mod walls;
 
 use std::time::Duration;

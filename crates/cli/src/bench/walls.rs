@@ -1,7 +1,9 @@
-//! What this computer could do at most: every custodian checks the signature of every request, and every head needs a FROST
-//! session. Both are measured here, in the same run as the load, with the code that the custodians run.
+//! What this computer could do at most: every custodian checks the signature of every request, every head needs a FROST
+//! session, and what is promised is flushed first. All are measured here, in the same run as the load, with the code that the custodians run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Instant;
 
 use concordat_events::{Hash, ValidEvent};
@@ -20,12 +22,14 @@ pub struct Walls {
     pub check: f64,
     /// One message signed by the group: what all its signers and the one who aggregates compute together.
     pub message: f64,
+    /// Making a small write durable where the custodians have their stores.
+    pub flush: f64,
 }
 
 impl Walls {
-    /// Measures both, a moment each, on the calling thread.
-    pub fn measure(custodians: u16, threshold: u16) -> Result<Self, Failure> {
-        Ok(Walls { check: check()?, message: message(custodians, threshold)? })
+    /// Measures all, a moment each, on the calling thread. `place` is a directory on the custodians' disk.
+    pub fn measure(custodians: u16, threshold: u16, place: &Path) -> Result<Self, Failure> {
+        Ok(Walls { check: check()?, message: message(custodians, threshold)?, flush: flush(place)? })
     }
 }
 
@@ -55,6 +59,15 @@ fn check() -> Result<f64, Failure> {
     })?;
     let both = cost(|| ValidEvent::check(copy()).map(drop).map_err(wrong))?;
     Ok((both - cloning).max(f64::EPSILON))
+}
+
+/// A page appended and made durable, as stores do it.
+fn flush(place: &Path) -> Result<f64, Failure> {
+    let mut file = tempfile::tempfile_in(place).map_err(wrong)?;
+    cost(|| {
+        file.write_all(&[0; 4096]).map_err(wrong)?;
+        file.sync_data().map_err(wrong)
+    })
 }
 
 fn message(custodians: u16, threshold: u16) -> Result<f64, Failure> {
@@ -123,9 +136,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_walls_are_measured_with_the_real_thing() {
-        let walls = Walls::measure(4, 3).unwrap();
-        assert!(walls.check > 0.0 && walls.message > walls.check, "{walls:?}");
+    fn the_walls_are_measured_with_the_real_thing() {
+        let place = tempfile::tempdir().unwrap();
+        let walls = Walls::measure(4, 3, place.path()).unwrap();
+        assert!(walls.flush > 0.0 && walls.check > 0.0 && walls.message > walls.check, "{walls:?}");
         assert_eq!(per_second(2, 0.001, 4).round(), 500.0);
     }
 }

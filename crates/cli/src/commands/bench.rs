@@ -1,34 +1,30 @@
-//! `bench`: load against a local cluster of real processes, beside the walls of the same computer.
+//! `bench`: load against local clusters of real processes, beside the walls of the same computer, and what a head costs in
+//! messages as clusters grow.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use concordat_node::client::Client;
-use concordat_node::relay::EmbeddedRelay;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{CUSTODIANS_DEFAULT, stopped};
-use crate::bench::load::{Load, Measured, Way};
-use crate::bench::walls::{Walls, per_second};
-use crate::cluster::{Cluster, Layout, this_program};
+use super::stopped;
+use crate::bench::cluster::{Figures, Plan, measure};
+use crate::bench::talk::{LINEAR, exponent};
 use crate::failure::Failure;
-use crate::limits::{BENCH_CLIENTS, BENCH_IDLE, BENCH_MOST_CLIENTS, BENCH_SECONDS, DEMO_STEP};
+use crate::limits::{
+    BENCH_CLIENTS, BENCH_COUNTED, BENCH_IDLE, BENCH_LOADED, BENCH_MOST_CLIENTS, BENCH_SECONDS,
+};
 use crate::ui::{Progress, Ui};
-use crate::user::Group;
-use crate::user::custodians::failure;
-use crate::user::machine::log_kind;
-use crate::user::relays::Relays;
 
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// How many custodians (4 if not given)
+    /// How many custodians; if not given, load on 4 and on 7, and messages counted with 4, 5, 6, 7, 10 and 13
     #[arg(long, value_name = "N")]
     pub custodians: Option<usize>,
     /// How many clients send at the same time; each waits for an outcome before it sends again (400 if not given)
     #[arg(long, value_name = "N")]
     pub clients: Option<usize>,
-    /// How long the load lasts (20 if not given)
+    /// How long the load lasts on each cluster (20 if not given)
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<u64>,
     /// Which way requests take (relay if not given)
@@ -45,17 +41,18 @@ pub enum Through {
     Client,
 }
 
-/// What was measured.
-struct Figures {
-    walls: Walls,
-    threshold: usize,
-    idle: Measured,
-    loaded: Measured,
+impl Through {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Through::Relay => "relay",
+            Through::Client => "client",
+        }
+    }
 }
 
 /// Runs the command.
 pub async fn run(args: BenchArgs, ui: Ui) -> Result<(), Failure> {
-    let custodians = args.custodians.unwrap_or(CUSTODIANS_DEFAULT);
     let clients = args.clients.unwrap_or(BENCH_CLIENTS);
     let seconds = args.seconds.unwrap_or(BENCH_SECONDS);
     let through = args.through.unwrap_or(Through::Relay);
@@ -65,133 +62,116 @@ pub async fn run(args: BenchArgs, ui: Ui) -> Result<(), Failure> {
         );
         return Err(Failure::usage("bench", text, ""));
     }
+    let load = Some((clients, Duration::from_secs(seconds)));
+    let whole = |custodians| Plan { custodians, through, idle: BENCH_IDLE, load };
+    let plans: Vec<Plan> = match args.custodians {
+        Some(custodians) => vec![whole(custodians)],
+        None => {
+            let counted = BENCH_COUNTED.into_iter().filter(|n| !BENCH_LOADED.contains(n));
+            let counted = counted.map(|custodians| Plan { load: None, ..whole(custodians) });
+            BENCH_LOADED.into_iter().map(whole).chain(counted).collect()
+        }
+    };
     let stop = stopped()?;
     let progress = ui.progress();
     let figures = tokio::select! {
-        figures = measure(custodians, clients, Duration::from_secs(seconds), through, &progress) => figures,
+        figures = all(plans, &progress) => figures,
         () = stop => Err(Failure::not_ready("interrupted", "the measurement was interrupted", "")),
     };
     progress.finish();
-    say(custodians, clients, through, &figures?, ui)
+    say(&figures?, ui)
 }
 
-async fn measure(
-    custodians: usize,
-    clients: usize,
-    time: Duration,
-    through: Through,
-    progress: &Progress,
-) -> Result<Figures, Failure> {
-    let relay = EmbeddedRelay::start(None, 0)
-        .await
-        .map_err(|error| Failure::not_ready("relay_not_started", error.to_string(), ""))?;
-    let dir =
-        tempfile::tempdir().map_err(|error| Failure::not_ready("temporary_dir", error.to_string(), ""))?;
-    let layout = Layout {
-        dir: dir.path().to_owned(),
-        custodians,
-        relays: vec![relay.url().to_owned()],
-        engine: Default::default(),
-        program: this_program()?,
-        client_ports: through == Through::Client,
-    };
-    progress.doing("starting the custodians");
-    layout.make().await?;
-    // Nothing else runs yet: the walls are those of a free core.
-    progress.doing("measuring one signature check and one FROST message");
-    let threshold = threshold(custodians);
-    let number = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
-    let (n, t) = (number(custodians), number(threshold));
-    let walls = tokio::task::spawn_blocking(move || Walls::measure(n, t))
-        .await
-        .map_err(|error| Failure::check("measure", error.to_string(), ""))??;
-    let cluster = layout.start(|text| progress.doing(text)).await?;
-    let relays = Relays::connect(&layout.relays, DEMO_STEP).await?;
-    let group = Group { key: cluster.group, relays, custodians: Vec::new(), wait: DEMO_STEP };
-    let kind = log_kind(&group.relays, group.key, group.wait).await?;
-    let load = Load::prepare(group, kind, way(through, &cluster).await?).await?;
-    progress.doing("one client on an idle cluster");
-    let idle = load.run(1, BENCH_IDLE).await?;
-    progress.doing(&format!("{clients} clients for {} s", time.as_secs()));
-    let loaded = load.run(clients, time).await?;
-    progress.doing("stopping the custodians");
-    cluster.stop().await?;
-    relay.shutdown();
-    Ok(Figures { walls, threshold, idle, loaded })
-}
-
-/// The quorum of so many custodians (PROTOCOL section 1).
-fn threshold(custodians: usize) -> usize {
-    let faulty = custodians.saturating_sub(1) / 3;
-    (custodians + faulty) / 2 + 1
-}
-
-async fn way(through: Through, cluster: &Cluster) -> Result<Way, Failure> {
-    if through == Through::Relay {
-        return Ok(Way::Relay);
+/// One cluster after the other: they share the computer's cores.
+async fn all(plans: Vec<Plan>, progress: &Progress) -> Result<Vec<Figures>, Failure> {
+    let mut figures = Vec::new();
+    for plan in plans {
+        figures.push(measure(plan, progress).await?);
     }
-    let mut clients = Vec::new();
-    for address in cluster.clients() {
-        clients.push(Client::connect(address).await.map_err(failure)?);
-    }
-    Ok(Way::Client(clients))
+    figures.sort_by_key(|one| one.plan.custodians);
+    Ok(figures)
 }
 
-fn say(
-    custodians: usize,
-    clients: usize,
-    through: Through,
-    figures: &Figures,
-    ui: Ui,
-) -> Result<(), Failure> {
-    let Figures { walls, threshold, idle, loaded } = figures;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let took = loaded.took.as_secs_f64();
-    let rate = |count: usize| u32::try_from(count).map_or(f64::NAN, f64::from) / took;
-    let (requests, heads) = (rate(loaded.latencies.count()), rate(loaded.heads));
-    let wall = per_second(cores, walls.check, custodians);
-    let frost = per_second(cores, walls.message, 1);
-    let through = if through == Through::Relay { "relay" } else { "client" };
-    let round = |value: f64| (value * 10.0).round() / 10.0;
-    let value = json!({
-        "requests_per_s": round(requests),
-        "heads_per_s": round(heads),
-        "p50_ms": round(idle.latencies.percentile_ms(50)),
-        "p99_ms": round(idle.latencies.percentile_ms(99)),
-        "wall_requests_per_s": round(wall),
-        "cores": cores,
-        "wall_frost_messages_per_s": round(frost),
-        "signature_check_us": round(walls.check * 1e6),
-        "frost_message_us": round(walls.message * 1e6),
-        "load_p50_ms": round(loaded.latencies.percentile_ms(50)),
-        "load_p99_ms": round(loaded.latencies.percentile_ms(99)),
-        "requests": loaded.latencies.count(),
-        "rejected": loaded.rejected,
-        "unanswered": loaded.unanswered,
-        "idle_requests": idle.latencies.count(),
-        "custodians": custodians,
-        "threshold": threshold,
-        "clients": clients,
-        "seconds": round(took),
-        "through": through,
-    });
+/// The first cluster's figures by themselves, and all clusters' beside them.
+fn say(figures: &[Figures], ui: Ui) -> Result<(), Failure> {
+    let mut value = figures.first().map_or(Value::Null, Figures::to_json);
+    let growth = growth(figures);
+    if figures.len() > 1
+        && let Some(object) = value.as_object_mut()
+    {
+        object.insert("clusters".into(), figures.iter().map(Figures::to_json).collect());
+        object.insert("growth".into(), growth.iter().map(Growth::to_json).collect());
+    }
     ui.result(&value, || {
-        format!(
-            "{custodians} custodians, {clients} clients through the {through}, {cores} cores shared by all of them\n\
-             certified:  {requests:.0} requests/s in {heads:.1} heads/s ({} requests in {took:.1} s, {} rejected, {} unanswered)\n\
-             latency:    p50 {:.0} ms, p99 {:.0} ms (one client, idle cluster, {} requests); p50 {:.0} ms, p99 {:.0} ms under load\n\
-             the walls:  {wall:.0} requests/s if every core only checked signatures ({:.0} us each, on each custodian)\n\
-             \x20           {frost:.0} FROST messages/s if every core only signed ({:.0} us for all {threshold} signers together)",
-            loaded.latencies.count(),
-            loaded.rejected,
-            loaded.unanswered,
-            idle.latencies.percentile_ms(50),
-            idle.latencies.percentile_ms(99),
-            idle.latencies.count(),
-            loaded.latencies.percentile_ms(50),
-            loaded.latencies.percentile_ms(99),
-            walls.check * 1e6,
-            walls.message * 1e6,
-        )
+        let mut parts: Vec<String> =
+            figures.iter().filter(|one| one.loaded.is_some()).map(Figures::text).collect();
+        if figures.len() > 1 {
+            parts.push(table(figures) + &growth.iter().map(Growth::text).collect::<String>());
+        }
+        parts.join("\n").trim_end().to_owned()
     })
+}
+
+/// How one figure grows with the number of custodians.
+struct Growth {
+    what: &'static str,
+    exponent: f64,
+}
+
+impl Growth {
+    fn linear(&self) -> bool {
+        self.exponent <= LINEAR
+    }
+
+    fn to_json(&self) -> Value {
+        let exponent = (self.exponent * 100.0).round() / 100.0;
+        json!({"what": self.what, "exponent": exponent, "linear": self.linear()})
+    }
+
+    fn text(&self) -> String {
+        let verdict = if self.linear() { "linear" } else { "more than linear" };
+        format!("{}: as (n-1)^{:.2}, {verdict}\n", self.what, self.exponent)
+    }
+}
+
+fn growth(figures: &[Figures]) -> Vec<Growth> {
+    let of = |what, value: &dyn Fn(&Figures) -> f64| {
+        let points: Vec<(usize, f64)> = figures.iter().map(|one| (one.plan.custodians, value(one))).collect();
+        exponent(&points).map(|exponent| Growth { what, exponent })
+    };
+    [
+        of("messages per head and custodian", &|one| one.talk.each().messages),
+        of("bytes per head and custodian", &|one| one.talk.each().bytes),
+        of("messages per head of the leader", &|one| one.talk.leader.messages),
+        of("bytes per head of the leader", &|one| one.talk.leader.bytes),
+        of("messages per head of the log group, per custodian", &|one| {
+            one.talk.raft.messages / one.talk.custodians.max(1) as f64
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn table(figures: &[Figures]) -> String {
+    let mut text = String::from(
+        "messages and KiB per head, one request each\n n   q   in all           per custodian   the leader      the log group   quiet, per s\n",
+    );
+    for one in figures {
+        let (talk, each) = (&one.talk, one.talk.each());
+        let cell = |amount: crate::bench::talk::Amount| {
+            format!("{:>6.1} {:>7.1}", amount.messages, amount.bytes / 1024.0)
+        };
+        text += &format!(
+            "{:>2}  {:>2}  {}   {}  {}  {}  {}\n",
+            one.plan.custodians,
+            one.threshold,
+            cell(talk.consensus),
+            cell(each),
+            cell(talk.leader),
+            cell(talk.raft),
+            cell(one.quiet),
+        );
+    }
+    text
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use concordat_events::{Hash, ValidEvent};
+use concordat_events::{Hash, ValidEvent, quote};
 use nostr::message::RelayMessage;
 use nostr::{Filter, RelayUrl, SubscriptionId};
 use nostr_sdk::prelude::ReqExitPolicy;
@@ -65,7 +65,11 @@ impl Relays {
         let sent = self.client.send_event(event).await;
         let failed = match sent {
             Ok(output) if !output.success.is_empty() => {
-                return Ok(output.failed.iter().map(|(url, error)| format!("{url}: {error}")).collect());
+                return Ok(output
+                    .failed
+                    .iter()
+                    .map(|(url, error)| format!("{url}: {}", quote(error)))
+                    .collect());
             }
             Ok(output) => reasons(&output.failed),
             Err(error) => format!("{}: {error}", self.names()),
@@ -141,7 +145,7 @@ fn reasons(failed: &HashMap<RelayUrl, String>) -> String {
     lines.sort_by_key(|(url, _)| url.to_string());
     lines.iter().fold(String::new(), |mut text, (url, error)| {
         let separator = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{separator}{url}: {error}");
+        let _ = write!(text, "{separator}{url}: {}", quote(error));
         text
     })
 }

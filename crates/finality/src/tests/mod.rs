@@ -4,6 +4,7 @@
 mod attack;
 mod chaos;
 mod crash;
+mod decode;
 mod durable;
 mod evidence;
 mod mutants;

@@ -2,6 +2,7 @@
 //! holds all a sender has for one receiver. Sending it again is harmless, so a lost one needs no care.
 
 use concordat_events::hash::tagged;
+use concordat_events::protobuf::Shape;
 use concordat_events::{Hash, PublicKey};
 use prost::Message as _;
 
@@ -12,6 +13,9 @@ pub const BUNDLE_BYTES: usize = 256 * 1024;
 
 /// Messages of the threshold ceremony in one bundle; it has eight kinds, one each.
 const MESSAGES: usize = 16;
+
+/// Fields of one bundle, counted before it is decoded: its messages, five others, and room for a later build's.
+const FIELDS: usize = 4 * MESSAGES;
 
 /// All that one custodian has for another at one moment.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -156,6 +160,7 @@ impl Bundle {
         if !keys::verify(identity, &digest(proposal, from, own, &frame.body), &frame.signature) {
             return Err(BundleError::Signature { from });
         }
+        Shape(&[]).check(&frame.body, FIELDS).map_err(|_| malformed())?;
         let bundle = Bundle::decode(frame.body.as_slice()).map_err(|_| malformed())?;
         match bundle.messages.len() <= MESSAGES {
             true => Ok(bundle),

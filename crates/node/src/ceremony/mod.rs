@@ -22,7 +22,7 @@ use std::path::Path;
 
 pub use self::card::{Card, CardError};
 pub use self::core::CeremonyError;
-pub use self::message::BundleError;
+pub use self::message::{Bundle, BundleError};
 pub use self::network::CeremonyDoor;
 pub use self::proposal::{Proposal, ProposalError};
 pub use self::session::{CeremonyLink, Session};

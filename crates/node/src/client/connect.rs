@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concordat_events::limits::EVENT_BYTES;
-use concordat_events::{Hash, ValidEvent};
+use concordat_events::{Hash, ValidEvent, quote};
 use futures::{Stream, StreamExt};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -45,7 +45,7 @@ impl FromStr for CustodianAddress {
     type Err = ClientError;
 
     fn from_str(text: &str) -> Result<Self, ClientError> {
-        let wrong = || ClientError::Address(text.chars().take(200).collect());
+        let wrong = || ClientError::Address(quote(text).into_owned());
         let (address, pin) = text.trim().split_once('#').ok_or_else(wrong)?;
         check_address(address).map_err(|_| wrong())?;
         let pin = Hash::from_hex(pin).ok_or_else(wrong)?;
@@ -238,7 +238,7 @@ impl Client {
     }
 
     fn error(&self, error: &WireError) -> ClientError {
-        let (address, message) = (self.address.address.clone(), error.message().chars().take(500).collect());
+        let (address, message) = (self.address.address.clone(), quote(error.message()).into_owned());
         match error.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => {
                 ClientError::NotReady { address, message }

@@ -18,4 +18,4 @@ pub use self::api::{
     CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream,
 };
 pub use self::connect::{Client, ClientError, CustodianAddress};
-pub use self::server::{ServeError, Server, serve};
+pub use self::server::{ServeError, Server, serve, service};

@@ -107,10 +107,7 @@ pub async fn serve<H: ClientHandler>(
     let stop = CancellationToken::new();
     let (sender, connections) = mpsc::channel(HANDSHAKES);
     let accepting = accept(listener, acceptor, sender, stop.clone());
-    let door = Door { handler, streams: Arc::new(Semaphore::new(STREAMS)) };
-    let service = ClientServer::new(door)
-        .max_decoding_message_size(EVENT_BYTES + 1_024)
-        .max_encoding_message_size(16 * EVENT_BYTES);
+    let service = service(handler);
     let serving = tonic::transport::Server::builder()
         .concurrency_limit_per_connection(CALLS)
         .max_concurrent_streams(CALLS as u32)
@@ -128,6 +125,13 @@ pub async fn serve<H: ClientHandler>(
         }
     });
     Ok(Server { address, stop, task })
+}
+
+/// What users' bytes meet behind TLS, without a listener.
+pub fn service<H: ClientHandler>(handler: Arc<H>) -> ClientServer<impl Service> {
+    ClientServer::new(Door { handler, streams: Arc::new(Semaphore::new(STREAMS)) })
+        .max_decoding_message_size(EVENT_BYTES + 1_024)
+        .max_encoding_message_size(16 * EVENT_BYTES)
 }
 
 /// A TLS connection that holds its place among [`CONNECTIONS`].

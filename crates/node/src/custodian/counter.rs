@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use concordat_events::{Hash, ValidEvent};
+use concordat_finality::message::Kind;
 use concordat_finality::{Bar, Context, Decider, Input, Origin, Published};
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
@@ -18,6 +19,7 @@ use crate::client::{
 use crate::engine::{Groups, Inbox};
 use crate::order::Health;
 use crate::relay::OutboxStatus;
+use crate::transport::{Count, Peers, Sent};
 
 /// See the module's header.
 pub(crate) struct Counter {
@@ -26,6 +28,7 @@ pub(crate) struct Counter {
     groups: Groups<Process>,
     outlet: Outlet,
     publishing: watch::Receiver<OutboxStatus>,
+    peers: Peers,
     db: Db,
 }
 
@@ -44,9 +47,10 @@ impl Counter {
         groups: Groups<Process>,
         outlet: Outlet,
         publishing: watch::Receiver<OutboxStatus>,
+        peers: Peers,
         db: Db,
     ) -> Self {
-        Counter { context, desk, groups, outlet, publishing, db }
+        Counter { context, desk, groups, outlet, publishing, peers, db }
     }
 
     /// The outcome of a request that is certified already.
@@ -146,6 +150,8 @@ impl ClientHandler for Counter {
                     json!({"peer": peer, "reason": reason, "count": count})
                 }).collect::<Vec<_>>(),
             })),
+            "sent": self.peers.sent().into_iter().map(|(kind, count)| (sent(kind), counted(&count)))
+                .collect::<serde_json::Map<_, _>>(),
             "outbox": {
                 "waiting": publishing.waiting,
                 "stuck": publishing.stuck,
@@ -165,6 +171,30 @@ impl ClientHandler for Counter {
             details: details.to_string(),
         })
     }
+}
+
+/// A kind of traffic, in a word.
+fn sent(kind: Sent) -> String {
+    match kind {
+        Sent::Message(kind) => match Kind::read(kind) {
+            Some(kind) => format!("{kind:?}"),
+            None => format!("kind {kind}"),
+        },
+        Sent::Entries => "raft_entries".to_owned(),
+        Sent::Pulse => "raft_pulse".to_owned(),
+        Sent::Vote => "raft_vote".to_owned(),
+        Sent::Fetch => "sign_of_life".to_owned(),
+        Sent::Ceremony => "key_ceremony".to_owned(),
+    }
+}
+
+fn counted(count: &Count) -> serde_json::Value {
+    json!({
+        "messages": count.messages,
+        "bytes": count.bytes,
+        "answers": count.answers,
+        "answer_bytes": count.answer_bytes,
+    })
 }
 
 /// How a log's core is, in a word.

@@ -184,6 +184,7 @@ async fn consensus(
         groups.clone(),
         outlet.clone(),
         publishing,
+        peers.clone(),
         db.clone(),
     ));
     let server = match config.client_listen {

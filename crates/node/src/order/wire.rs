@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use concordat_events::protobuf::{Shaped, Unfit};
+use concordat_events::quoted;
 use openraft::Membership;
 use openraft::entry::EntryPayload;
 use prost::Message;
@@ -128,9 +130,21 @@ pub enum Malformed {
     Number(u32),
 }
 
+impl From<Unfit> for Malformed {
+    fn from(error: Unfit) -> Self {
+        Self::Form(error.to_string())
+    }
+}
+
+/// Decodes what a peer encoded: nothing is made of it before its fields are counted.
+fn decode<T: Message + Default + Shaped>(bytes: Bytes) -> Result<T, Malformed> {
+    T::SHAPE.check(&bytes, limits::MAX_APPEND_FIELDS)?;
+    Ok(T::decode(bytes)?)
+}
+
 impl From<prost::DecodeError> for Malformed {
     fn from(error: prost::DecodeError) -> Self {
-        Self::Form(error.to_string())
+        Self::Form(quoted(error))
     }
 }
 
@@ -156,7 +170,7 @@ impl Append {
     /// Parses and bounds a request; what it claims is the guard's to judge.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
         bounded("bytes of an append", bytes.len(), limits::MAX_MESSAGE_BYTES)?;
-        let wire = pb::RaftAppendRequest::decode(bytes)?;
+        let wire: pb::RaftAppendRequest = decode(bytes)?;
         bounded("entries of an append", wire.entries.len(), limits::MAX_APPEND_ENTRIES)?;
         Ok(Self {
             epoch: wire.epoch,
@@ -184,7 +198,7 @@ impl AppendReply {
     /// Parses a reply.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
         use pb::raft_append_reply::Outcome;
-        match pb::RaftAppendReply::decode(bytes)?.outcome.ok_or(Malformed::Missing("outcome"))? {
+        match decode::<pb::RaftAppendReply>(bytes)?.outcome.ok_or(Malformed::Missing("outcome"))? {
             Outcome::Success(_) => Ok(Self::Success),
             Outcome::Conflict(_) => Ok(Self::Conflict),
             Outcome::HigherVote(vote) => Ok(Self::HigherVote(vote.into())),
@@ -208,7 +222,7 @@ impl AppendReply {
 impl Ask {
     /// Parses a request for a vote.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let wire = pb::RaftVoteRequest::decode(bytes)?;
+        let wire: pb::RaftVoteRequest = decode(bytes)?;
         Ok(Self {
             epoch: wire.epoch,
             vote: wire.vote.ok_or(Malformed::Missing("vote"))?.into(),
@@ -232,7 +246,7 @@ impl Ask {
 impl AskReply {
     /// Parses a reply.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let wire = pb::RaftVoteReply::decode(bytes)?;
+        let wire: pb::RaftVoteReply = decode(bytes)?;
         Ok(Self {
             vote: wire.vote.ok_or(Malformed::Missing("vote"))?.into(),
             granted: wire.granted,
@@ -254,7 +268,7 @@ impl AskReply {
 impl Item {
     /// Parses an entry as stored.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        Self::try_from(pb::RaftEntry::decode(bytes)?)
+        Self::try_from(decode::<pb::RaftEntry>(bytes)?)
     }
 
     /// The bytes of this entry, on disk as on the wire.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use concordat_events::limits::{EVENT_BYTES, EVENT_TAGS};
-use concordat_events::{Hash, ValidEvent};
+use concordat_events::{Hash, ValidEvent, quote};
 use nostr::message::MachineReadablePrefix;
 use nostr::util::BoxedFuture;
 use nostr::{ClientMessage, Event, Filter, RelayMessage, RelayUrl, SubscriptionId, Timestamp};
@@ -43,9 +43,6 @@ const ANSWER_EVENTS: usize = 5_000;
 
 /// Bytes taken in one answer.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
-
-/// Bytes of a relay's reply kept in an error.
-const REPLY_BYTES: usize = 200;
 
 /// How far back a relay is asked after a reconnection, on top of the time it was gone: clients' clocks are off, and
 /// events travel between relays.
@@ -475,12 +472,12 @@ impl Reader {
 }
 
 fn unreachable(relay: &str, message: &str) -> RelayError {
-    RelayError::Unreachable { relay: relay.to_owned(), message: shorten(message) }
+    RelayError::Unreachable { relay: relay.to_owned(), message: quote(message).into_owned() }
 }
 
 /// What a relay's "no" means (NIP-01's machine-readable prefixes).
 fn refusal(relay: &str, message: &str) -> RelayError {
-    let (relay, text) = (relay.to_owned(), shorten(message));
+    let (relay, text) = (relay.to_owned(), quote(message).into_owned());
     match MachineReadablePrefix::parse(message) {
         Some(
             MachineReadablePrefix::Blocked
@@ -492,10 +489,4 @@ fn refusal(relay: &str, message: &str) -> RelayError {
         ) => RelayError::Refused { relay, message: text },
         _ => RelayError::Later { relay, message: text },
     }
-}
-
-/// A relay's words in our logs: short, one line, nothing a terminal would obey.
-fn shorten(text: &str) -> String {
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    clean.take(REPLY_BYTES).collect()
 }

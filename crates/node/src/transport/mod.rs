@@ -15,6 +15,7 @@ mod queue;
 mod rate;
 mod service;
 mod tls;
+mod traffic;
 
 use std::future::Future;
 
@@ -25,6 +26,7 @@ pub use listener::{BindError, Listener, Serving};
 pub use peers::{CallError, Member, Peers};
 pub use queue::QueueCounts;
 pub use tls::{Pins, TlsError};
+pub use traffic::{Count, Sent};
 
 /// Which request a log group gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use concordat_events::quote;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -19,6 +20,7 @@ use super::RaftCall;
 use super::certificate::{Certificate, NAME, Pin};
 use super::queue::{Outbound, QueueCounts};
 use super::tls::{self, Pins, TlsError};
+use super::traffic::{self, Count, Sent, Traffic};
 use crate::limits;
 use crate::proto::peer::Envelope;
 use crate::proto::peer::peer_client::PeerClient;
@@ -74,7 +76,7 @@ pub enum CallError {
     Refused {
         /// Who.
         peer: u16,
-        /// Its words, as they came.
+        /// Its words, or their beginning.
         why: String,
     },
 }
@@ -88,6 +90,7 @@ pub struct Peers {
 struct Shared {
     certificate: Certificate,
     pins: Pins,
+    traffic: Arc<Traffic>,
     all: RwLock<BTreeMap<u16, Arc<Peer>>>,
 }
 
@@ -113,7 +116,7 @@ impl Peers {
     /// # Errors
     /// [`TlsError`] when certificate and key don't fit.
     pub fn new(certificate: Certificate, pins: Pins, members: Vec<Member>) -> Result<Self, TlsError> {
-        let shared = Shared { certificate, pins, all: RwLock::default() };
+        let shared = Shared { certificate, pins, traffic: Arc::default(), all: RwLock::default() };
         let peers = Self { shared: Arc::new(shared) };
         peers.set(members)?;
         Ok(peers)
@@ -160,7 +163,8 @@ impl Peers {
             .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
         let queue = Arc::new(Outbound::default());
-        let sending = tokio::spawn(send_all(client.clone(), queue.clone(), member.number));
+        let sending =
+            tokio::spawn(send_all(client.clone(), queue.clone(), self.shared.traffic.clone(), member.number));
         Ok(Peer { member, client, queue, sending })
     }
 
@@ -185,6 +189,11 @@ impl Peers {
         self.peer(peer).ok().map(|peer| peer.queue.counts())
     }
 
+    /// What was sent to all peers since the start, by kind.
+    pub fn sent(&self) -> BTreeMap<Sent, Count> {
+        self.shared.traffic.counts()
+    }
+
     /// A log group's request.
     ///
     /// # Errors
@@ -198,10 +207,14 @@ impl Peers {
     ) -> Result<Bytes, CallError> {
         match call {
             RaftCall::Append => {
-                self.call(peer, request, deadline, |mut to, body| async move { to.append(body).await }).await
+                let sent = traffic::append(&request);
+                self.call(peer, sent, request, deadline, |mut to, body| async move { to.append(body).await })
+                    .await
             }
             RaftCall::Vote => {
-                self.call(peer, request, deadline, |mut to, body| async move { to.vote(body).await }).await
+                let sent = Sent::Vote;
+                self.call(peer, sent, request, deadline, |mut to, body| async move { to.vote(body).await })
+                    .await
             }
         }
     }
@@ -211,7 +224,8 @@ impl Peers {
     /// # Errors
     /// [`CallError`].
     pub async fn fetch(&self, peer: u16, request: Bytes, deadline: Duration) -> Result<Bytes, CallError> {
-        self.call(peer, request, deadline, |mut to, body| async move { to.fetch(body).await }).await
+        let sent = Sent::Fetch;
+        self.call(peer, sent, request, deadline, |mut to, body| async move { to.fetch(body).await }).await
     }
 
     /// One step of a key ceremony with `peer`.
@@ -219,12 +233,14 @@ impl Peers {
     /// # Errors
     /// [`CallError`].
     pub async fn ceremony(&self, peer: u16, message: Bytes, deadline: Duration) -> Result<Bytes, CallError> {
-        self.call(peer, message, deadline, |mut to, body| async move { to.ceremony(body).await }).await
+        let sent = Sent::Ceremony;
+        self.call(peer, sent, message, deadline, |mut to, body| async move { to.ceremony(body).await }).await
     }
 
     async fn call<F>(
         &self,
         peer: u16,
+        sent: Sent,
         body: Bytes,
         deadline: Duration,
         call: impl FnOnce(PeerClient<Channel>, Envelope) -> F,
@@ -234,8 +250,13 @@ impl Peers {
     {
         fits(peer, &body)?;
         let client = self.peer(peer)?.client.clone();
+        self.shared.traffic.sent(sent, body.len());
         match tokio::time::timeout(deadline, call(client, Envelope { body })).await {
-            Ok(Ok(reply)) => Ok(reply.into_inner().body),
+            Ok(Ok(reply)) => {
+                let body = reply.into_inner().body;
+                self.shared.traffic.answered(sent, body.len());
+                Ok(body)
+            }
             Ok(Err(status)) => Err(failed(peer, &status)),
             Err(_) => Err(CallError::Deadline { peer, deadline }),
         }
@@ -270,6 +291,7 @@ fn failed(peer: u16, status: &Status) -> CallError {
         why = error.to_string();
         source = error.source();
     }
+    let why = quote(&why).into_owned();
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => {
             CallError::Unreachable { peer, why }
@@ -279,13 +301,15 @@ fn failed(peer: u16, status: &Status) -> CallError {
 }
 
 /// Keeps one stream of messages to a peer open as long as there are any, and opens it again when it breaks.
-async fn send_all(client: PeerClient<Channel>, queue: Arc<Outbound>, peer: u16) {
+async fn send_all(client: PeerClient<Channel>, queue: Arc<Outbound>, traffic: Arc<Traffic>, peer: u16) {
     let mut pause = limits::RECONNECT_FIRST;
     while queue.ready().await {
         let opened = Instant::now();
-        let messages = futures::stream::unfold(queue.clone(), |queue| async move {
+        let ways = (queue.clone(), traffic.clone());
+        let messages = futures::stream::unfold(ways, |(queue, traffic)| async move {
             let body = queue.pop().await?;
-            Some((Envelope { body }, queue))
+            traffic.sent(traffic::message(&body), body.len());
+            Some((Envelope { body }, (queue, traffic)))
         });
         if let Err(status) = client.clone().deliver(messages).await {
             tracing::debug!(peer, why = %failed(peer, &status), "the stream of messages to a peer broke");

@@ -12,8 +12,8 @@ use super::fuzz::world::world;
 use super::fuzz::{TARGETS, mend};
 
 /// The corpus is read by every run of the tests: what is larger is minimised first (`tests/fuzz/README.md`).
-const FILES: usize = 240;
-const BYTES: usize = 320 * 1024;
+const FILES: usize = 300;
+const BYTES: usize = 400 * 1024;
 
 fn corpus(target: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus").join(target);

@@ -301,3 +301,28 @@ fn oversized_messages_are_no_messages() {
         Err(wire::Malformed::TooMuch { what: "entries of an append", .. })
     ));
 }
+
+/// Two bytes a piece, as many as fit: an empty entry took 70 bytes in memory, a member's number four.
+#[test]
+fn entries_are_counted_before_they_are_decoded() {
+    let entries = Bytes::from([0x22, 0].repeat(limits::MAX_MESSAGE_BYTES / 2 - 8));
+    let mut members = vec![0x22];
+    let numbers = vec![1; limits::MAX_MESSAGE_BYTES - 64];
+    // An entry, in it its members, in them their numbers.
+    prost::encode_length_delimiter(numbers.len() + 10, &mut members).unwrap();
+    members.push(0x22);
+    prost::encode_length_delimiter(numbers.len() + 5, &mut members).unwrap();
+    members.push(0x0a);
+    prost::encode_length_delimiter(numbers.len(), &mut members).unwrap();
+    members.extend(numbers);
+    for bytes in [entries, members.into()] {
+        assert!(bytes.len() <= limits::MAX_MESSAGE_BYTES);
+        match Append::parse(bytes) {
+            Err(wire::Malformed::Form(text)) if text.contains("fields") => {}
+            other => panic!("{:.200}", format!("{other:?}")),
+        }
+    }
+    let blank = |index| Item { at: at(1, index), content: Content::Blank };
+    let most = append(None, (1..=limits::MAX_APPEND_ENTRIES as u64).map(blank).collect(), None);
+    assert_eq!(Append::parse(most.clone().encode()), Ok(most));
+}
