@@ -282,6 +282,31 @@ impl Custodian {
         self.deliver(&envelope.encode_to_vec());
     }
 
+    /// A peer votes for what the custodian proposed: as its leader it keeps its own vote to itself. How many messages the
+    /// head has isn't known here, so the peer offers commitments for one to four.
+    fn votes(&mut self, peer: u16) {
+        let Some(Body::Propose(propose)) = self.said.get(&Kind::Propose).map(|message| &message.body) else {
+            return;
+        };
+        let vote = propose.vote;
+        for count in 1..=4 {
+            let commitments = (0..count).map(|n| commitment_of(u32::from(peer) * 8 + n)).collect();
+            let body = wire::Prepare {
+                epoch: vote.epoch,
+                height: vote.height,
+                id: vote.id.as_bytes().to_vec(),
+                commitments: Vec::new(),
+            };
+            self.hear(wire::Envelope {
+                sender: peer.into(),
+                kind: Kind::Prepare as u32,
+                body: body.encode_to_vec(),
+                attachment: wire::Commitments { commitments }.encode_to_vec(),
+                ..Default::default()
+            });
+        }
+    }
+
     /// A peer answers the question of this start.
     fn answer(&mut self, peer: u16) {
         let Some(Body::Question(nonce)) = self.said.get(&Kind::Question).map(|message| &message.body) else {
@@ -382,7 +407,9 @@ fn take(custodian: &mut Custodian, step: Step, how: u8, bytes: &[u8]) {
         }
         Step::Echo => {
             let kind = mend::KINDS[usize::from(how & 31) % mend::KINDS.len()];
-            if let Some(message) = custodian.said.get(&kind) {
+            if kind == Kind::Prepare && custodian.decider.status().leads {
+                custodian.votes(peer(how >> 5));
+            } else if let Some(message) = custodian.said.get(&kind) {
                 let mut envelope = message.envelope().clone();
                 envelope.sender = peer(how >> 5).into();
                 custodian.hear(envelope);
