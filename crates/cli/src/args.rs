@@ -4,7 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, demo, dev, get, history, key, list, machine, publish, send, serve, status, verify, watch,
+    backup, bench, ceremony, demo, dev, get, history, key, list, machine, publish, send, serve, status,
+    verify, watch,
 };
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
@@ -35,6 +36,13 @@ pub enum Command {
     Dev(dev::DevCommand),
     /// Load against a local cluster of real processes, beside what its computer could do at most
     Bench(bench::BenchArgs),
+    /// How custodians found a group: join, propose, accept, then `serve` makes the key
+    #[command(subcommand)]
+    Ceremony(ceremony::CeremonyCommand),
+    /// One sealed file that brings a custodian back
+    Backup(backup::BackupArgs),
+    /// Brings a custodian back from its backup, into quarantine
+    Restore(backup::RestoreArgs),
     /// Runs one custodian
     Serve(serve::ServeArgs),
     /// How custodians are: epoch, leader, certified height

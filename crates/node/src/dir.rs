@@ -6,6 +6,7 @@
 //! | `keys.age`, `share.age` | sealed keys; the key share |
 //! | `card.json` | who this custodian is, for the others |
 //! | `proposal.json`, `genesis.json` | what was proposed, what all founders signed |
+//! | `ceremony.json`, `abort` | how far the ceremony is; the operator's wish to end it |
 //! | `db/`, `cluster` | data, and the id of the cluster it belongs to |
 //! | `lock` | held by the running process; empty, and stays |
 
@@ -19,6 +20,12 @@ use crate::ceremony::{Card, CardError, Proposal, ProposalError};
 use crate::config::{Config, ConfigError};
 use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError};
+
+/// The file that says that the operator ended the ceremony.
+pub const ABORT: &str = "abort";
+
+/// The file with the newest status of the ceremony.
+pub const STATUS: &str = "ceremony.json";
 
 /// Why a directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +212,23 @@ impl CustodianDir {
         let path = self.file("proposal.json");
         let text = proposal.to_json().map_err(|error| DirError::Proposal { path: path.clone(), error })?;
         Ok(file::replace(&path, text.as_bytes())?)
+    }
+
+    /// Has the operator ended the ceremony? (`ceremony abort` writes the file, also while another process holds the directory.)
+    pub fn is_aborted(&self) -> bool {
+        self.file(ABORT).exists()
+    }
+
+    /// Accepts a proposal: it is written, and an abort of an earlier one forgotten.
+    pub fn accept(&self, proposal: &Proposal) -> Result<(), DirError> {
+        self.write_proposal(proposal)?;
+        let path = self.file(ABORT);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(FileError::Io { path, action: "removing", source }.into())
+            }
+            _ => Ok(file::sync_directory(&self.path)?),
+        }
     }
 
     /// The genesis with all signatures checked; `None` before the ceremony has ended.

@@ -8,14 +8,18 @@
 //! * [`engine`]: what is the same in a custodian and in the simulator;
 //! * [`custodian`]: all of it put together, as a process;
 //! * [`keys`], [`dir`], [`config`]: sealed keys, a custodian's directory, its local configuration;
+//! * [`backup`]: one sealed file that brings a custodian back; another passphrase;
+//! * [`harden`]: no core dumps, no swap;
 //! * [`limits`]: every bound of this crate, with its reason.
 
+pub mod backup;
 pub mod ceremony;
 pub mod client;
 pub mod config;
 pub mod custodian;
 pub mod dir;
 pub mod engine;
+pub mod harden;
 pub mod keys;
 pub mod limits;
 pub mod order;

@@ -15,6 +15,19 @@ use crate::user::keys;
 pub enum KeyCommand {
     /// Makes a new identity; its nsec goes to a file with mode 0600, its npub to stdout
     New(NewArgs),
+    /// Seals a custodian's keys under another passphrase; it must not be running
+    Passphrase(PassphraseArgs),
+}
+
+/// Arguments of `key passphrase`.
+#[derive(Args, Debug)]
+pub struct PassphraseArgs {
+    /// The custodian's configuration; its `passphrase_file` is changed last
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The file with the new passphrase
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: PathBuf,
 }
 
 /// Arguments of `key new`.
@@ -27,7 +40,10 @@ pub struct NewArgs {
 
 /// Runs the command.
 pub fn run(command: KeyCommand, ui: Ui) -> Result<(), Failure> {
-    let KeyCommand::New(NewArgs { out }) = command;
+    let out = match command {
+        KeyCommand::New(NewArgs { out }) => out,
+        KeyCommand::Passphrase(args) => return passphrase(&args, ui),
+    };
     let path = out.or_else(keys::default_file).ok_or_else(|| {
         Failure::usage(
             "no_file",
@@ -42,5 +58,14 @@ pub fn run(command: KeyCommand, ui: Ui) -> Result<(), Failure> {
     let text = npub.clone();
     ui.result(&json!({"npub": npub, "pubkey": public.to_hex(), "file": path}), || text)?;
     ui.note(&format!("the secret is in {}", path.display()));
+    Ok(())
+}
+
+fn passphrase(args: &PassphraseArgs, ui: Ui) -> Result<(), Failure> {
+    concordat_node::backup::change_passphrase(&args.config, &args.new_passphrase_file)
+        .map_err(super::backup::failure)?;
+    let file = &args.new_passphrase_file;
+    ui.result(&json!({"config": args.config, "passphrase_file": file}), || file.display().to_string())?;
+    ui.note("backups made before open with the old passphrase only: make a new one");
     Ok(())
 }

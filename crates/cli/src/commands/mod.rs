@@ -1,6 +1,8 @@
 //! The commands, one module each. A command parses its arguments, does one thing and says what came of it.
 
+pub mod backup;
 pub mod bench;
+pub mod ceremony;
 pub mod demo;
 pub mod dev;
 pub mod get;

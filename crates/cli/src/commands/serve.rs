@@ -30,6 +30,11 @@ pub struct ServeArgs {
 
 /// Runs the command.
 pub async fn run(args: ServeArgs, ui: Ui) -> Result<(), Failure> {
+    // Before any secret is read.
+    let hardening = concordat_node::harden::harden();
+    if !hardening.is_whole() {
+        ui.warn(&hardening.to_string());
+    }
     let (life, mut news) = mpsc::unbounded_channel();
     let stop = stop(args.exit_with_parent)?;
     let options = RunOptions { not_restored: args.disk_not_restored };

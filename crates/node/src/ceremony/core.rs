@@ -69,6 +69,9 @@ pub enum CeremonyError {
     /// A stored attempt can't be read.
     #[error("{0} opened, but isn't what this version writes; move it away")]
     BrokenAttempt(PathBuf),
+    /// The operator ended it.
+    #[error("the operator ended this ceremony; `ceremony accept` begins one anew")]
+    AbortedHere,
     /// The share couldn't be stored, so nothing was signed and nobody has finished.
     #[error(
         "this custodian can't go on: {0}; when it is mended, start it again: the others begin anew with it"
@@ -149,6 +152,9 @@ impl Core {
             .is_none_or(|member| dir.card().is_ok_and(|card| card.pin() != member.certificate))
         {
             return Err(CeremonyError::OtherCertificate);
+        }
+        if dir.is_aborted() && dir.genesis()?.is_none() {
+            return Err(CeremonyError::AbortedHere);
         }
         let run: [u8; 32] = rand::random();
         let mut core = Core {
@@ -237,6 +243,20 @@ impl Core {
             (None, Some(reason)) => Some(CeremonyError::Stopped(reason.clone())),
             (None, None) => None,
         }
+    }
+
+    /// Ends the ceremony if the operator wished it. It is too late once the own signature may have been given: the others may
+    /// have the whole genesis.
+    pub fn heed_abort(&mut self) -> bool {
+        if self.stopped.is_some() || self.alarm().is_some() || !self.dir.is_aborted() {
+            return false;
+        }
+        match &mut self.stage {
+            Stage::Gathering => self.stopped = Some(CeremonyError::AbortedHere.to_string()),
+            Stage::Making(ceremony) => drop(ceremony.stop()),
+            Stage::Signing(_) | Stage::Complete(_) => return false,
+        }
+        true
     }
 
     /// True if this peer said that it holds the whole genesis.

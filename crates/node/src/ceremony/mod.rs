@@ -11,12 +11,14 @@ mod card;
 mod core;
 mod message;
 mod network;
+mod offer;
 mod pending;
 mod proposal;
 mod session;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod words;
 
 use std::path::Path;
 
@@ -24,9 +26,11 @@ pub use self::card::{Card, CardError};
 pub use self::core::CeremonyError;
 pub use self::message::{Bundle, BundleError};
 pub use self::network::CeremonyDoor;
+pub use self::offer::{Decision, Offer, OfferError};
 pub use self::proposal::{Proposal, ProposalError};
 pub use self::session::{CeremonyLink, Session};
 pub use self::status::{CeremonyStatus, MemberStatus, Stage};
+pub use self::words::words;
 
 use crate::config::Config;
 use crate::dir::{CustodianDir, DirError};

@@ -22,6 +22,9 @@ const REPEAT_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause: somebody who starts late is found within it.
 const REPEAT_MOST: Duration = Duration::from_secs(2);
 
+/// How often the operator's wish to end the ceremony is looked for: one look at a directory that is in memory anyway.
+const ABORT_LOOK: Duration = Duration::from_millis(500);
+
 /// Time for one exchange: the peer seals and flushes a file in it at most once.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -91,8 +94,10 @@ impl Session {
         let mut version = self.version.subscribe();
         let ended = async {
             while !self.has_ended() {
-                if version.changed().await.is_err() {
-                    break;
+                tokio::select! {
+                    changed = version.changed() => if changed.is_err() { break },
+                    // A file: whoever wants to end it is another process.
+                    () = sleep(ABORT_LOOK) => self.heed_abort(),
                 }
             }
         };
@@ -165,6 +170,16 @@ impl Session {
             self.version.send_modify(|version| *version += 1);
         }
         result.map(drop)
+    }
+
+    fn heed_abort(&self) {
+        let mut core = self.core();
+        let ended = core.heed_abort();
+        self.status.send_replace(core.status());
+        drop(core);
+        if ended {
+            self.version.send_modify(|version| *version += 1);
+        }
     }
 
     fn unreachable(&self, peer: u16, error: String) {

@@ -42,6 +42,29 @@ pub enum Stage {
     },
 }
 
+impl CeremonyStatus {
+    /// The status for people and scripts that are not this process: the contents of `ceremony.json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let member = |(number, member): (&u16, &MemberStatus)| {
+            let MemberStatus { name, heard, progress, signed, complete, problem } = member;
+            serde_json::json!({
+                "number": number, "name": name, "seen": heard, "round1": progress.round1, "echo": progress.echo,
+                "round2": progress.round2, "confirmed": progress.confirmed, "tested": progress.tested,
+                "signed": signed, "complete": complete, "problem": problem,
+            })
+        };
+        let suspects = match &self.stage {
+            Stage::Failed { suspects, .. } => suspects.clone(),
+            _ => Vec::new(),
+        };
+        serde_json::json!({
+            "proposal": self.proposal, "attempt": self.attempt, "stage": self.stage.to_string(),
+            "waiting_on": self.waiting_on, "suspects": suspects,
+            "members": self.members.iter().map(member).collect::<Vec<_>>(),
+        })
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -40,9 +40,9 @@ impl CeremonyLink for Link {
     }
 }
 
-struct Founder {
-    temp: tempfile::TempDir,
-    keys: Arc<CustodianKeys>,
+pub(crate) struct Founder {
+    pub(crate) temp: tempfile::TempDir,
+    pub(crate) keys: Arc<CustodianKeys>,
 }
 
 impl Founder {
@@ -88,6 +88,78 @@ fn start(
     net.0.lock().unwrap().insert(own, Arc::clone(&session));
     let link = Link { net: net.clone(), own, meddle };
     tokio::spawn(async move { session.run(link, Duration::from_secs(30)).await })
+}
+
+/// Custodians that have held their ceremony.
+pub(crate) async fn founded(n: u16) -> (Vec<Founder>, SignedGenesis) {
+    let (founders, proposal) = founders(n);
+    let net = Net::default();
+    let mut running = Vec::new();
+    for (founder, own) in founders.iter().zip(1..) {
+        founder.dir().accept(&proposal).unwrap();
+        running.push(start(&net, founder, &proposal, own, nothing()));
+    }
+    let mut genesis = None;
+    for task in running {
+        genesis = Some(task.await.unwrap().unwrap());
+    }
+    (founders, genesis.unwrap())
+}
+
+#[tokio::test]
+async fn the_operator_ends_a_ceremony_and_no_restart_takes_it_up() {
+    let (founders, proposal) = founders(3);
+    let net = Net::default();
+    // The third isn't there: the others wait for it.
+    let one = Session::begin(founders[0].dir(), Arc::clone(&founders[0].keys), proposal.clone()).unwrap();
+    net.0.lock().unwrap().insert(1, Arc::clone(&one));
+    let (link, linger) = (Link { net: net.clone(), own: 1, meddle: nothing() }, Duration::from_millis(10));
+    let one = tokio::spawn(async move { one.run(link, linger).await });
+    let two = start(&net, &founders[1], &proposal, 2, nothing());
+    let dir = founders[0].temp.path().join("c");
+    file::write_new(&dir.join("abort"), b"").unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), one).await.unwrap().unwrap();
+    assert!(ended.unwrap_err().to_string().contains("operator ended"));
+    net.0.lock().unwrap().clear();
+    two.abort();
+    let _ = two.await;
+    let again = Session::begin(founders[0].dir(), Arc::clone(&founders[0].keys), proposal.clone());
+    assert!(matches!(again.err(), Some(CeremonyError::AbortedHere)));
+    // Accepting it again begins it anew.
+    founders[0].dir().accept(&proposal).unwrap();
+    Session::begin(founders[0].dir(), Arc::clone(&founders[0].keys), proposal).unwrap();
+}
+
+/// Every file below a directory.
+fn files(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+#[tokio::test]
+async fn no_secret_stands_in_any_file() {
+    let (founders, _) = founded(3).await;
+    let mut all = Vec::new();
+    for founder in &founders {
+        files(founder.temp.path(), &mut all);
+    }
+    assert!(all.len() >= 3 * 6, "{all:?}");
+    for founder in &founders {
+        let share = founder.dir().share(&founder.keys).unwrap().unwrap().to_sealed_bytes();
+        let identity = founder.keys.keypair().secret_bytes();
+        for secret in [&share[3..35], &identity[..], &founder.keys.tls_key()[..]] {
+            let reversed: Vec<u8> = secret.iter().rev().copied().collect();
+            for needle in [secret.to_vec(), reversed, hex::encode(secret).into_bytes()] {
+                for path in &all {
+                    let bytes = std::fs::read(path).unwrap();
+                    let found = bytes.windows(needle.len()).any(|window| window == needle);
+                    assert!(!found, "{}", path.display());
+                }
+            }
+        }
+    }
 }
 
 fn nothing() -> Meddle {

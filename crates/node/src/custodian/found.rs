@@ -15,8 +15,8 @@ use super::db::Db;
 use super::life::{Life, RunError};
 use crate::ceremony::Session;
 use crate::config::Config;
-use crate::dir::CustodianDir;
-use crate::keys::CustodianKeys;
+use crate::dir::{CustodianDir, STATUS};
+use crate::keys::{CustodianKeys, file};
 use crate::transport::{Certificate, Listener};
 
 /// How long a custodian that has finished its ceremony goes on answering nothing else.
@@ -79,16 +79,20 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
             session = Some(held.clone());
             let listener = Listener::bind(&config.listen.to_string()).await?;
             let mut status = held.status();
-            let reporter = life.clone();
+            let (reporter, shown) = (life.clone(), dir.file(STATUS));
             let reporting = tokio::spawn(async move {
                 loop {
-                    let event = {
+                    let (event, text) = {
                         let status = status.borrow_and_update();
-                        Life::Ceremony {
+                        let event = Life::Ceremony {
                             stage: status.stage.to_string(),
                             waiting_on: status.waiting_on.clone(),
-                        }
+                        };
+                        (event, status.to_json().to_string())
                     };
+                    // For `ceremony status`. It decides nothing; a disk that refuses is found by what does.
+                    let path = shown.clone();
+                    let _ = tokio::task::spawn_blocking(move || file::replace(&path, text.as_bytes())).await;
                     if reporter.send(event).is_err() || status.changed().await.is_err() {
                         return;
                     }

@@ -100,6 +100,18 @@ impl CustodianKeys {
         Ok(())
     }
 
+    /// Seals the keys under another passphrase in place of the file, reads it back and opens it. The old file stays until
+    /// the new one is whole.
+    pub fn reseal(&self, path: &Path, passphrase: &Passphrase) -> Result<(), KeysError> {
+        let sealed = seal::seal_with_passphrase(path, passphrase, self.to_plain().as_bytes())?;
+        file::replace(path, &sealed)?;
+        let back = Self::open(path, passphrase)?;
+        if back.public_key() != self.public_key() || *back.tls != *self.tls {
+            return Err(FileError::ReadBack { path: path.to_owned() }.into());
+        }
+        Ok(())
+    }
+
     /// Opens the keys in a file.
     pub fn open(path: &Path, passphrase: &Passphrase) -> Result<Self, KeysError> {
         let sealed = file::read(path, "it was made with the custodian's directory and can't be made again")?;

@@ -5,6 +5,7 @@
 //! 32 MiB and about 0.1 s, once per start; age's own choice is 256 MiB and a second, which four custodians on one small
 //! machine would feel, and it would differ from machine to machine.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use age::secrecy::{ExposeSecret, SecretString};
@@ -120,7 +121,7 @@ pub fn open_with_passphrase(
     let mut identity =
         age::scrypt::Identity::new(SecretString::from(passphrase.secret.expose_secret().to_owned()));
     identity.set_max_work_factor(MAX_WORK_FACTOR);
-    age::decrypt(&identity, sealed).map(Zeroizing::new).map_err(|error| match error {
+    open(&identity, sealed).map_err(|error| match error {
         DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed => {
             SealError::WrongPassphrase { path: path.to_owned(), passphrase: passphrase.path.clone() }
         }
@@ -139,10 +140,18 @@ pub fn open_with(
     identity: &x25519::Identity,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-    age::decrypt(identity, sealed).map(Zeroizing::new).map_err(|error| match error {
+    open(identity, sealed).map_err(|error| match error {
         DecryptError::NoMatchingKeys => SealError::WrongKey { path: path.to_owned() },
         other => damaged(path, &other),
     })
+}
+
+/// As `age::decrypt`, into memory reserved in full: a vector that grows leaves copies of the secret behind.
+fn open(identity: &dyn age::Identity, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecryptError> {
+    let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len()));
+    let mut reader = age::Decryptor::new_buffered(sealed)?.decrypt(std::iter::once(identity))?;
+    reader.read_to_end(&mut plain)?;
+    Ok(plain)
 }
 
 fn sealing(path: &Path, error: &age::EncryptError) -> SealError {
