@@ -288,9 +288,10 @@ fn status(dir: &Path, ui: Ui) -> Result<(), Failure> {
     let value = match (genesis, proposal) {
         (Some(genesis), _) => {
             let id = genesis.genesis.cluster().map_err(|error| refused("genesis", error))?;
+            let signed: Vec<u16> = genesis.signatures.iter().map(|(number, _)| *number).collect();
             json!({
                 "stage": "complete", "group": genesis.genesis.group_key.to_hex(), "cluster": id, "words": words(&id),
-                "signed": genesis.signatures.keys().collect::<Vec<_>>(), "waiting_on": [],
+                "signed": signed, "waiting_on": [],
             })
         }
         (None, _) if dir.join(ABORT).exists() => json!({"stage": "aborted", "waiting_on": []}),
@@ -341,4 +342,96 @@ fn people(value: &Value) -> String {
         }
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    fn ui() -> Ui {
+        Ui::new(true)
+    }
+
+    /// A founder's directory with a configuration, as an operator makes it.
+    fn founder(temp: &Path, name: &str) -> PathBuf {
+        let (dir, pass) = (temp.join(name), temp.join(format!("{name}.pass")));
+        file::write_new(&pass, format!("{:032x}", rand::random::<u128>()).as_bytes()).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        let text = format!("name = \"{name}\"\nlisten = \"127.0.0.1:1\"\npassphrase_file = {pass:?}\n");
+        std::fs::write(dir.join("custodian.toml"), text).unwrap();
+        let args =
+            JoinArgs { config: dir.join("custodian.toml"), address: format!("{name}.example.org:7400") };
+        join(&args, ui()).unwrap();
+        // A key is never overwritten.
+        assert_eq!(join(&args, ui()).unwrap_err().exit, Exit::NotReady);
+        dir
+    }
+
+    fn propose_to(temp: &Path, dirs: &[PathBuf], out: &str) -> PathBuf {
+        let out = temp.join(out);
+        let args = ProposeArgs {
+            dir: dirs[0].clone(),
+            cards: dirs.iter().map(|dir| dir.join("card.json")).collect(),
+            name: "ours".into(),
+            description: None,
+            relays: vec!["wss://relay.example.org".into()],
+            out: out.clone(),
+        };
+        propose(args, ui()).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_proposal_goes_from_cards_to_acceptance_rejection_and_abort() {
+        let temp = tempfile::tempdir().unwrap();
+        let dirs: Vec<PathBuf> = ["a", "b", "c"].map(|name| founder(temp.path(), name)).into();
+        let offer = propose_to(temp.path(), &dirs[..2], "offer.json");
+        assert_eq!(status(&dirs[1], ui()).map_err(|e| e.exit), Ok(()));
+        assert_eq!(abort(&dirs[1], ui()).unwrap_err().code, "no_ceremony");
+
+        let accepts = |dir: &PathBuf, offer: &PathBuf| {
+            accept(&AcceptArgs { offer: offer.clone(), dir: dir.clone() }, ui())
+        };
+        assert_eq!(accepts(&dirs[2], &offer).unwrap_err().code, "not_named");
+        accepts(&dirs[1], &offer).unwrap();
+        let accepted = CustodianDir::open(&dirs[1]).unwrap().proposal().unwrap();
+        assert_eq!(accepted, Offer::parse(&text(&offer).unwrap()).unwrap().proposal().clone());
+        let decision = Decision::parse(&text(&dirs[1].join("decision.json")).unwrap()).unwrap();
+        assert!(decision.accepted && decision.proposal == accepted.id().unwrap());
+
+        // What was altered on its way is refused, and changes nothing.
+        let altered = temp.path().join("altered.json");
+        std::fs::write(&altered, text(&offer).unwrap().replace("relay.example.org", "relay.example.com"))
+            .unwrap();
+        assert_eq!(accepts(&dirs[1], &altered).unwrap_err().code, "offer");
+        status(&dirs[1], ui()).unwrap();
+
+        // A change of mind, from either side, ends what was accepted; accepting again begins anew.
+        let no = RejectArgs { offer: offer.clone(), dir: dirs[1].clone(), reason: "not these relays".into() };
+        reject(&no, ui()).unwrap();
+        let decision = Decision::parse(&text(&dirs[1].join("decision.json")).unwrap()).unwrap();
+        assert!(!decision.accepted && decision.reason == "not these relays");
+        assert!(CustodianDir::open(&dirs[1]).unwrap().is_aborted());
+        accepts(&dirs[1], &offer).unwrap();
+        assert!(!CustodianDir::open(&dirs[1]).unwrap().is_aborted());
+        abort(&dirs[1], ui()).unwrap();
+        assert!(CustodianDir::open(&dirs[1]).unwrap().is_aborted());
+
+        // With a genesis there is nothing left to end or to accept.
+        std::fs::write(dirs[1].join("genesis.json"), "{}").unwrap();
+        assert_eq!(abort(&dirs[1], ui()).unwrap_err().exit, Exit::Refused);
+    }
+
+    #[test]
+    fn status_names_whom_it_waits_for_in_words() {
+        let value = json!({
+            "stage": "making the key", "waiting_on": [3], "words": "lusab babad",
+            "members": [{"number": 1, "name": "a", "seen": true, "round1": true, "round2": false}],
+        });
+        let text = people(&value);
+        for part in ["making the key", "1 a: seen, round1", "waiting on 3", "words: lusab babad"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

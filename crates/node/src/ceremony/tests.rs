@@ -149,7 +149,7 @@ async fn no_secret_stands_in_any_file() {
     for founder in &founders {
         let share = founder.dir().share(&founder.keys).unwrap().unwrap().to_sealed_bytes();
         let identity = founder.keys.keypair().secret_bytes();
-        for secret in [&share[3..35], &identity[..], &founder.keys.tls_key()[..]] {
+        for secret in [&share[3..35], &identity[..], founder.keys.tls_key()] {
             let reversed: Vec<u8> = secret.iter().rev().copied().collect();
             for needle in [secret.to_vec(), reversed, hex::encode(secret).into_bytes()] {
                 for path in &all {
