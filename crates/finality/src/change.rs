@@ -69,6 +69,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         let Body::EpochStart(start) = &entry.body else { return Ok(()) };
         let (next_height, forced) = match Self::resumed_value(&start.resume) {
             Some(value) => value,
+            None if start.epoch == self.context.first_epoch() => (self.context.first_height(), None),
             None => self.value_rule(&start.grants)?,
         };
         let mut behind = None;
@@ -279,7 +280,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         let early_lock = self.epoch.early_lock.take();
         self.pace.leader_changed(self.context.roster.n());
-        self.epoch = Epoch { early_lock, ..Epoch::new(epoch, self.now.mono_ms) };
+        self.epoch =
+            Epoch { early_lock, ..Epoch::new(epoch == self.context.first_epoch(), self.now.mono_ms) };
         self.pool.new_epoch(self.now.mono_ms);
         for slot in [Slot::Complaint, Slot::Propose, Slot::Prepare, Slot::Certify, Slot::Share] {
             self.repeats.clear(slot);
@@ -297,7 +299,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// The epoch is durable; only now are lock and certified head read.
     pub(crate) fn send_grant(&mut self) {
         let epoch = self.record.epoch;
-        if !self.may_vote() || epoch == 0 {
+        if !self.may_vote() || epoch == self.context.first_epoch() {
             return;
         }
         let next = self.next_height();
@@ -407,7 +409,8 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.keep_grant(&message);
             }
         }
-        if self.record.epoch > 0 && self.grants_for(self.record.epoch).len() >= self.context.opening_quorum()
+        if self.record.epoch != self.context.first_epoch()
+            && self.grants_for(self.record.epoch).len() >= self.context.opening_quorum()
         {
             self.epoch.opened_ms = Some(self.now.mono_ms);
         }
@@ -443,7 +446,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             {
                 return Ok(());
             }
-        } else if epoch > 0 {
+        } else if epoch != self.context.first_epoch() {
             let Some(opened) = self.epoch.opened_ms else { return Ok(()) };
             for message in self.grants_for(epoch) {
                 if self.can_rebuild(&message)? {

@@ -1,15 +1,22 @@
 //! What never changes while a roster is in force: who the custodians are, and what every signature binds.
+//!
+//! When a head puts another roster in force, the core that works under this one is done ([`crate::Action::Reopen`]): the next one is
+//! opened from the same disk under the next context ([`Context::stored`]).
 
+use concordat_events::genesis::GenesisError;
 use concordat_events::hash::{Hash, tagged};
-use concordat_events::{Genesis, PublicKey, Roster};
+use concordat_events::{Charter, Custodian, Genesis, PublicKey, Roster};
+use concordat_ledger::{Ledger, OpenError};
+use concordat_store::Store;
 use secp256k1::schnorr::Signature;
 use secp256k1::{Message as Digest, SECP256K1, XOnlyPublicKey};
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::message::{MessageError, Vote};
+use crate::limits::FIRST_EPOCH_BITS;
+use crate::message::{Kind, MessageError, Vote};
 use crate::rules::{Law, Rule, Rules};
 
-/// The cluster as every custodian knows it from the genesis.
+/// The cluster as every custodian knows it from genesis and certified state.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The genesis.
@@ -20,7 +27,11 @@ pub struct Context {
     pub roster: Roster,
     /// Its hash.
     pub roster_hash: Hash,
+    /// Height of the head that put it in force; 0 for the founders.
+    pub since: u64,
     identities: BTreeMap<u16, XOnlyPublicKey>,
+    /// Who may follow along without a vote.
+    guests: BTreeMap<u16, XOnlyPublicKey>,
     counting: Counting,
 }
 
@@ -53,23 +64,58 @@ impl Identity for secp256k1::Keypair {
 }
 
 impl Context {
-    /// The context of a checked genesis.
-    pub fn new(genesis: Genesis) -> Result<Self, concordat_events::genesis::GenesisError> {
+    /// The context of a checked genesis, under its founders.
+    pub fn new(genesis: Genesis) -> Result<Self, GenesisError> {
+        let charter = Charter::founded(&genesis).map_err(GenesisError::Json)?;
+        Self::at(genesis, &charter, &[])
+    }
+
+    /// The context under what a head has put in force. `guests` are those who were custodians before or are to become ones, as
+    /// this custodian knows them: heads and state are passed on to and by them (what they say is worth what the group has signed),
+    /// and they have no vote. Who has none itself is one of them.
+    pub fn at(genesis: Genesis, charter: &Charter, guests: &[Custodian]) -> Result<Self, GenesisError> {
         genesis.check()?;
-        let identities = genesis
-            .roster
-            .members()
-            .iter()
-            .filter_map(|member| Some((member.number, member.identity.xonly().ok()?)))
-            .collect();
+        let key = |member: &Custodian| Some((member.number, member.identity.xonly().ok()?));
+        let identities: BTreeMap<_, _> = charter.roster.members().iter().filter_map(key).collect();
+        let mut guests: BTreeMap<_, _> = guests.iter().filter_map(key).collect();
+        guests.retain(|number, _| !identities.contains_key(number));
         Ok(Context {
             cluster: genesis.cluster()?,
-            roster: genesis.roster.clone(),
-            roster_hash: genesis.roster.hash()?,
-            counting: Counting::under::<Law>(&genesis.roster),
+            roster: charter.roster.clone(),
+            roster_hash: charter.roster_hash,
+            since: charter.since,
+            counting: Counting::under::<Law>(&charter.roster),
             identities,
+            guests,
             genesis,
         })
+    }
+
+    /// The context under what the state in a store puts in force.
+    pub fn stored<S: Store>(store: S, genesis: Genesis, guests: &[Custodian]) -> Result<Self, OpenError> {
+        let ledger = Ledger::open(store, genesis.clone())?;
+        Ok(Self::at(genesis, ledger.charter(), guests)?)
+    }
+
+    /// The epoch that is open from the start under this roster: 0 under the founders. It follows from the height alone, so that all
+    /// meet in it, whatever epoch each was in before, and lies above every epoch before.
+    pub fn first_epoch(&self) -> u64 {
+        self.since << FIRST_EPOCH_BITS
+    }
+
+    /// The height of the first head that this roster certifies.
+    pub fn first_height(&self) -> u64 {
+        if self.since == 0 { 0 } else { self.since + 1 }
+    }
+
+    /// Has this custodian a vote?
+    pub fn votes(&self, number: u16) -> bool {
+        self.identities.contains_key(&number)
+    }
+
+    /// Who follows along without a vote.
+    pub fn guests(&self) -> impl Iterator<Item = u16> + '_ {
+        self.guests.keys().copied()
     }
 
     /// The same cluster, its messages read under other rules: who runs a mutant reads its messages by this.
@@ -110,8 +156,10 @@ impl Context {
             .unwrap_or_default()
     }
 
-    /// What a custodian signs for a message: everything that gives it its meaning (PROTOCOL 3).
+    /// What a custodian signs for a message: everything that gives it its meaning (PROTOCOL 3). What carries heads and state binds no
+    /// roster: who is behind a change of roster must be able to read it, and it is worth what the group has signed.
     pub fn digest(&self, sender: u16, seq: u64, kind: u32, body_hash: &Hash) -> Hash {
+        let roster = if carries_heads(kind) { &Hash::ZERO } else { &self.roster_hash };
         tagged(
             "concordat/message",
             &[
@@ -119,7 +167,7 @@ impl Context {
                 &kind.to_be_bytes(),
                 self.cluster.as_bytes(),
                 &self.genesis.group_key.to_bytes(),
-                self.roster_hash.as_bytes(),
+                roster.as_bytes(),
                 &sender.to_be_bytes(),
                 &seq.to_be_bytes(),
                 body_hash.as_bytes(),
@@ -127,11 +175,26 @@ impl Context {
         )
     }
 
-    /// Checks a custodian's signature over a digest.
-    pub fn verify(&self, sender: u16, digest: &Hash, signature: &[u8]) -> Result<(), MessageError> {
-        let key = self.identities.get(&sender).ok_or(MessageError::Stranger { sender })?;
+    /// Checks a custodian's signature over the digest of a message of this kind.
+    pub fn verify(
+        &self,
+        sender: u16,
+        kind: u32,
+        digest: &Hash,
+        signature: &[u8],
+    ) -> Result<(), MessageError> {
+        let guest = || self.guests.get(&sender).filter(|_| carries_heads(kind));
+        let key = self.identities.get(&sender).or_else(guest);
+        let key = key.ok_or(MessageError::Stranger { sender })?;
         let wrong = MessageError::Signature { sender };
         let signature = Signature::from_slice(signature).map_err(|_| wrong.clone())?;
         SECP256K1.verify_schnorr(&signature, &Digest::from_digest(*digest.as_bytes()), key).map_err(|_| wrong)
     }
+}
+
+/// Messages that ask for or carry what the group has signed.
+fn carries_heads(kind: u32) -> bool {
+    [Kind::Certificate, Kind::FetchHeads, Kind::Heads, Kind::FetchState, Kind::State]
+        .iter()
+        .any(|carries| *carries as u32 == kind)
 }

@@ -41,6 +41,19 @@ pub enum Fatal {
     /// The own state contradicts what the group signed, or the protocol's assumption is broken.
     #[error("{0}")]
     Stop(Alarm),
+    /// The certified state puts another roster in force than the one this core was given.
+    #[error(
+        "the certified state puts roster {expected} in force, this custodian was started under {got}; take the context from its store"
+    )]
+    Roster {
+        /// What is in force.
+        expected: Hash,
+        /// What it was given.
+        got: Hash,
+    },
+    /// The versions in force need what this build doesn't have.
+    #[error("{0}")]
+    Unsupported(concordat_ledger::ExecuteError),
 }
 
 /// Randomness for nonces and questions, passed in.
@@ -153,6 +166,8 @@ pub struct Core<S: Store, R: Rules> {
     pub(crate) far: Far,
     /// This process is going to stop, so it leads nothing any more.
     pub(crate) resigned: bool,
+    /// Another roster is in force: this core is done.
+    pub(crate) done: bool,
     /// When something was asked for last, so that a flood of hints makes no flood of questions.
     pub(crate) asked: BTreeMap<(u16, Hint), u64>,
     pub(crate) rules: std::marker::PhantomData<R>,
@@ -164,6 +179,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         let Parts { context, me, identity, share, store, timing, boot, not_restored, entropy } = parts;
         let context = Arc::new(context.under::<R>());
         let ledger = Ledger::open(store.clone(), context.genesis.clone())?;
+        if ledger.charter().roster_hash != context.roster_hash {
+            return Err(Fatal::Roster { expected: ledger.charter().roster_hash, got: context.roster_hash });
+        }
         let stored = Record::load(&store, &context)?;
         // A key share without a record: only the ceremony makes a first one, so this disk has lost it (PROTOCOL 8).
         let lost = stored.is_none();
@@ -171,7 +189,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if lost && R::keeps(Rule::Quarantine) {
             record.bar = Bar::Unknown;
         }
-        let epoch = Epoch::new(record.epoch, 0);
+        let epoch = Epoch::new(record.epoch == context.first_epoch(), 0);
         Ok(Core {
             keys: R::Scheme::group_keys(&share),
             last: record::last_head(&store, &context)?,
@@ -207,6 +225,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             relayed: None,
             far: Far::default(),
             resigned: false,
+            done: false,
             asked: BTreeMap::new(),
             rules: std::marker::PhantomData,
         })
@@ -215,6 +234,9 @@ impl<S: Store, R: Rules> Core<S, R> {
     /// One step: everything that follows from one input, as data.
     pub(crate) fn step(&mut self, now: Now, input: Input) -> Result<Out, Fatal> {
         self.now = now;
+        if self.done {
+            return Ok(Out::default());
+        }
         match input {
             Input::Start => self.on_start()?,
             Input::Tick => self.on_tick()?,
@@ -232,6 +254,9 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// What is left to do once the flush is done.
     pub(crate) fn resume(&mut self, then: Then) -> Result<Out, Fatal> {
+        if self.done {
+            return Ok(Out::default());
+        }
         match then {
             Then::Share(session) => self.release_share(session)?,
             Then::Lock(cert) => self.take_lock(*cert)?,
@@ -244,7 +269,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Everything that may have become possible, whatever the input was.
     fn advance(&mut self) -> Result<(), Fatal> {
-        if !self.start.running() {
+        if !self.start.running() || self.done {
             return Ok(());
         }
         self.reopen_group();
@@ -300,7 +325,10 @@ impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn durable(&mut self) {
         if !self.out.dirty {
             self.out.dirty = true;
-            self.record.seq = R::next_seq(&self.record);
+            // Without a vote there is nothing to promise; and whoever comes back to one is still asked what it has lost.
+            if !self.start.outside() {
+                self.record.seq = R::next_seq(&self.record);
+            }
         }
     }
 
@@ -316,7 +344,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         match &message.body {
             Body::Question(nonce) => return self.on_question(message.sender, message.seq, *nonce),
             Body::Answer(answer) => return self.on_answer(message.sender, answer),
-            _ if !self.start.running() => return Ok(()),
+            _ if !self.start.running() => return self.follow(&message),
             _ => {}
         }
         self.witness(&message);
@@ -353,7 +381,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Remembers the highest seq of each peer, shown by its own signature.
     fn note_claim(&mut self, message: &Msg) {
-        if message.sender == self.me {
+        if message.sender == self.me || !self.context.votes(message.sender) {
             return;
         }
         if self.claims.get(&message.sender).is_none_or(|known| known.seq < message.seq) {

@@ -161,7 +161,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         for (key, _) in kept {
             canon.0.part(&key);
         }
-        canon.flag("running", self.start.running()).flag("resigned", self.resigned);
+        canon.flag("running", self.start.running()).flag("resigned", self.resigned).flag("done", self.done);
         canon.0.part(&self.evidence.keys().flat_map(|number| number.to_be_bytes()).collect::<Vec<_>>());
         self.digest_witnessed(&mut canon);
         self.digest_epoch(&mut canon);

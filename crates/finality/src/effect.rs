@@ -117,6 +117,9 @@ pub enum Action {
         /// The entry.
         entry: Msg,
     },
+    /// Another roster is in force: open the next core from this one's store ([`crate::Context::stored`]). This one does nothing
+    /// any more.
+    Reopen,
     /// A head was certified: publish it, answer who waits for its requests.
     Certified(Box<Certified<Published>>),
     /// Something that an operator must know.

@@ -83,10 +83,10 @@ pub(crate) struct Epoch {
 }
 
 impl Epoch {
-    /// A fresh epoch. Epoch 0 is open from the start.
-    pub fn new(epoch: u64, now_ms: u64) -> Self {
+    /// A fresh epoch. A roster's first one is open from the start.
+    pub fn new(open: bool, now_ms: u64) -> Self {
         Epoch {
-            opened_ms: (epoch == 0).then_some(now_ms),
+            opened_ms: open.then_some(now_ms),
             progress_ms: now_ms,
             entered_ms: now_ms,
             ..Epoch::default()

@@ -58,6 +58,7 @@ impl<S: Store, R: Rules> Decider<S, R> {
                 relayed: core.relayed.clone(),
                 far: core.far.clone(),
                 resigned: core.resigned,
+                done: core.done,
                 asked: core.asked.clone(),
                 rules: std::marker::PhantomData,
             },

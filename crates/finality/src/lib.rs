@@ -15,6 +15,7 @@ pub mod effect;
 mod epoch;
 pub mod evidence;
 mod fork;
+mod handover;
 pub mod limits;
 pub mod message;
 #[doc(hidden)]

@@ -64,6 +64,10 @@ pub const FETCH_STATE_MS: u64 = 15 * 60 * 1_000;
 /// How often a peer may name another head while its state is being fetched.
 pub const STATE_RESTARTS: u32 = 8;
 
+/// Epochs under one roster before they could reach those of the next, as a power of two: with timeouts of a second that double,
+/// years in which not one head is certified.
+pub const FIRST_EPOCH_BITS: u32 = 20;
+
 /// How far `seq` jumps when a Resume is signed: above everything that a disk could have lost.
 pub const SEQ_JUMP: u64 = 1 << 32;
 

@@ -528,7 +528,7 @@ pub(crate) fn authenticate(
     let kind = Kind::read(envelope.kind)
         .ok_or_else(|| MessageError::Malformed(format!("kind {} is unknown", envelope.kind)))?;
     let digest = context.digest(sender, envelope.seq, envelope.kind, &body_hash(&envelope.body));
-    context.verify(sender, &digest, &envelope.signature)?;
+    context.verify(sender, envelope.kind, &digest, &envelope.signature)?;
     Ok((sender, kind, digest))
 }
 
@@ -536,8 +536,9 @@ pub(crate) fn authenticate(
 pub(crate) fn check_claim(context: &Context, sender: u16, claim: &wire::Claim) -> Option<u64> {
     let hash = Hash::from_slice(&claim.body_hash)?;
     let digest = context.digest(sender, claim.seq, claim.kind, &hash);
-    (claim.sender == u32::from(sender) && context.verify(sender, &digest, &claim.signature).is_ok())
-        .then_some(claim.seq)
+    (claim.sender == u32::from(sender)
+        && context.verify(sender, claim.kind, &digest, &claim.signature).is_ok())
+    .then_some(claim.seq)
 }
 
 pub(crate) fn malformed(error: impl std::fmt::Display) -> MessageError {

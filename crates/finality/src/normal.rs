@@ -229,6 +229,7 @@ impl<S: Store, R: Rules> Core<S, R> {
                 Ok(Some(id))
             }
             Err(ExecuteError::Store(error)) => Err(error.into()),
+            Err(error @ ExecuteError::Unsupported { .. }) => Err(Fatal::Unsupported(error)),
             Err(error) => {
                 let message = error.to_string();
                 self.round.uncomputable = Some(number);

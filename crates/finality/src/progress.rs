@@ -17,13 +17,18 @@ impl<S: Store, R: Rules> Core<S, R> {
         for (to, message) in due.into_iter().filter(|_| R::keeps(Rule::Repeats)) {
             let to: Vec<u16> = match to {
                 Some(peer) => vec![peer],
+                None if message.kind() == Kind::Certificate => {
+                    self.others().chain(self.context.guests().collect::<Vec<_>>()).collect()
+                }
                 None => self.others().collect(),
             };
+            let to = to.into_iter().filter(|to| *to != self.me).collect::<Vec<_>>();
             for to in to {
                 self.effect(After::Nothing, Action::Send { to, message: message.clone() });
             }
         }
         self.watch_relayed()?;
+        self.keep_following();
         if !self.start.running() {
             return Ok(());
         }

@@ -270,7 +270,7 @@ impl Reader<'_> {
         let cert =
             self.cert(&body.cert.ok_or_else(|| self.invalid("a session without prepare certificate"))?)?;
         let signers = self.prepares(&body.signers)?;
-        let fits = signers.len() == usize::from(self.context.genesis.threshold)
+        let fits = signers.len() == self.context.roster.q()
             && signers.iter().all(|message| {
                 message.prepare().is_some_and(|p| p.vote == cert.vote && !p.commitments.is_empty())
             });
@@ -395,7 +395,10 @@ impl Reader<'_> {
         {
             return Err(self.invalid("an EpochStart with fewer than q signatures of one Resume"));
         }
-        if body.epoch > 0 && resume.is_empty() && grants.len() < self.context.opening_quorum() {
+        if body.epoch != self.context.first_epoch()
+            && resume.is_empty()
+            && grants.len() < self.context.opening_quorum()
+        {
             return Err(self.invalid("an EpochStart with fewer than q valid grants"));
         }
         let evidence = opening.evidence.iter().map(|item| self.evidence(item)).collect::<Result<_, _>>()?;

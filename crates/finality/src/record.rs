@@ -295,6 +295,18 @@ pub fn last_head<S: Store>(store: &S, context: &Context) -> Result<Option<Certif
     CertifiedHead::from_wire(context, &stored).map(Some).map_err(|error| corrupt(&key, error))
 }
 
+/// Forgets what counts under one roster only: claims and evidence, the running epoch's opening and what its leader had made.
+pub(crate) fn drop_roster(writes: &mut WriteBatch) {
+    for prefix in [CLAIMS, EVIDENCE] {
+        if let Some(end) = after_prefix(prefix) {
+            writes.delete_range(prefix, end);
+        }
+    }
+    for key in [b"f/opening".as_slice(), b"f/entry", b"f/proposal", RESUME] {
+        writes.delete(key);
+    }
+}
+
 /// Keeps a peer's claim to its highest seq.
 pub fn put_claim(writes: &mut WriteBatch, claim: &wire::Claim) {
     writes.put([CLAIMS, &claim.sender.to_be_bytes()].concat(), claim.encode_to_vec());

@@ -81,7 +81,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     fn open_session(&mut self) -> Result<(), Fatal> {
         let Some(cert) = self.round.cert.clone() else { return Ok(()) };
-        let t = usize::from(self.context.genesis.threshold);
+        let t = self.context.roster.q();
         let fresh = |message: &&Msg| {
             message.prepare().is_some_and(|p| {
                 !p.commitments.is_empty() && !self.round.used.contains(&(message.sender, p.hash))

@@ -37,6 +37,8 @@ enum Phase {
     Flushing,
     /// Running.
     Running,
+    /// Without a vote: under this roster, or until the certified heads up to the one in force are here.
+    Outside,
 }
 
 /// What one answer is worth.
@@ -68,6 +70,16 @@ impl StartCheck {
         self.rolled_back
     }
 
+    /// Does this custodian only follow along?
+    pub fn outside(&self) -> bool {
+        self.phase == Phase::Outside
+    }
+
+    /// From here on it does.
+    pub fn leave(&mut self) {
+        self.phase = Phase::Outside;
+    }
+
     /// Is the check over?
     pub fn running(&self) -> bool {
         self.phase == Phase::Running
@@ -77,6 +89,12 @@ impl StartCheck {
 impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn on_start(&mut self) -> Result<(), Fatal> {
         if self.start.phase != Phase::New {
+            return Ok(());
+        }
+        if !self.context.votes(self.me) {
+            self.start.leave();
+            self.repeat_certificate();
+            self.keep_following();
             return Ok(());
         }
         self.start.phase = Phase::Asking;
@@ -211,7 +229,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.record.epoch = epoch;
             self.durable();
         }
-        self.epoch = crate::epoch::Epoch::new(self.record.epoch, self.now.mono_ms);
+        self.epoch =
+            crate::epoch::Epoch::new(self.record.epoch == self.context.first_epoch(), self.now.mono_ms);
         self.load_opening()?;
         let (epoch, leader) = (self.record.epoch, self.leader());
         if !self.leads() {

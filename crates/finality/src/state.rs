@@ -207,6 +207,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.last = Some(shown.clone());
         self.repeat_certificate();
         self.effect(After::Flush, Action::Certified(Box::new(Certified::new(published))));
+        self.hand_over();
         Ok(())
     }
 

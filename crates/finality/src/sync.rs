@@ -31,6 +31,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             && let Some(message) = self.certificate_message()
         {
             self.send_others(&message);
+            self.send_guests(&message);
         }
         Ok(())
     }
@@ -42,7 +43,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
     }
 
-    fn certificate_message(&self) -> Option<Msg> {
+    pub(crate) fn certificate_message(&self) -> Option<Msg> {
         let certificate = self.last.as_ref()?.certificate.clone();
         self.seal_own(Kind::Certificate, &certificate.to_wire(), Vec::new(), |_| {
             Body::Certificate(certificate)
@@ -96,6 +97,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             None => match self.execute(&head.batches) {
                 Ok(draft) => Some(draft),
                 Err(ExecuteError::Store(error)) => return Err(error.into()),
+                Err(error @ ExecuteError::Unsupported { .. }) => return Err(Fatal::Unsupported(error)),
                 // Batches that can't be executed aren't those of a certified head.
                 Err(_) => return Ok(()),
             },
@@ -134,6 +136,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.last = Some(head);
         self.repeat_certificate();
         self.effect(After::Flush, Action::Certified(Box::new(Certified::new(published))));
+        self.hand_over();
         Ok(())
     }
 
@@ -172,12 +175,16 @@ impl<S: Store, R: Rules> Core<S, R> {
                 newest = newest.max(since);
             }
         }
-        self.watch_overdue(newest);
+        if self.start.running() {
+            self.watch_overdue(newest);
+        }
     }
 
     /// Answers who is behind with the certified heads that it lacks.
     pub(crate) fn on_fetch_heads(&mut self, to: u16, from: u64) -> Result<(), Fatal> {
-        self.show_epoch(to);
+        if self.context.votes(to) {
+            self.show_epoch(to);
+        }
         let next = self.next_height();
         let lacking = from < next && record::get_head_bytes(&self.store, from)?.is_none();
         if lacking || next.saturating_sub(from) > FAR_HEADS {
@@ -237,6 +244,9 @@ impl<S: Store, R: Rules> Core<S, R> {
                 }));
             }
             self.install(head.clone(), None)?;
+            if self.done {
+                return Ok(());
+            }
         }
         // There may be more where these came from.
         if self.next_height() > before {

@@ -7,6 +7,7 @@ mod crash;
 mod decode;
 mod durable;
 mod evidence;
+mod handover;
 mod mutants;
 mod net;
 mod normal;

@@ -23,13 +23,24 @@ pub const WALL: u64 = 1_800_000_000_000;
 /// One custodian's keys.
 pub struct Member {
     pub identity: secp256k1::Keypair,
-    sealed: Vec<u8>,
+    pub sealed: Vec<u8>,
+    /// Its shares under later rosters.
+    pub later: BTreeMap<Hash, Vec<u8>>,
+}
+
+impl Member {
+    /// Its share under a roster; any, where it has none and signs nothing.
+    fn share(&self, roster: &Hash) -> KeyShare {
+        KeyShare::from_sealed_bytes(self.later.get(roster).unwrap_or(&self.sealed)).unwrap()
+    }
 }
 
 /// A founded cluster.
 pub struct Cluster {
     pub context: Arc<Context>,
     pub members: BTreeMap<u16, Member>,
+    /// Who becomes a custodian later.
+    pub guests: Vec<Custodian>,
 }
 
 impl Cluster {
@@ -63,10 +74,11 @@ impl Cluster {
             .into_iter()
             .map(|(number, keys)| {
                 let identity = secp256k1::Keypair::from_secret_key(secp256k1::SECP256K1, keys.secret_key());
-                (number, Member { identity, sealed: shares[&number].to_sealed_bytes().to_vec() })
+                let sealed = shares[&number].to_sealed_bytes().to_vec();
+                (number, Member { identity, sealed, later: BTreeMap::new() })
             })
             .collect();
-        Cluster { context: Arc::new(Context::new(genesis).unwrap()), members }
+        Cluster { context: Arc::new(Context::new(genesis).unwrap()), members, guests: Vec::new() }
     }
 
     /// A cluster of four for tests that don't care which.
@@ -108,7 +120,7 @@ impl Cluster {
     }
 }
 
-fn deal(n: u16, t: u16, rng: &mut ChaCha20Rng) -> BTreeMap<u16, KeyShare> {
+pub fn deal(n: u16, t: u16, rng: &mut ChaCha20Rng) -> BTreeMap<u16, KeyShare> {
     let numbers: BTreeSet<u16> = (1..=n).collect();
     let mut ceremonies = BTreeMap::new();
     let mut queue = Vec::new();
@@ -144,6 +156,8 @@ enum Happening {
 
 struct Node<R: Rules<Scheme = crate::Frost>> {
     decider: Option<Decider<MemoryStore, R>>,
+    /// What is in force as far as it knows.
+    context: Arc<Context>,
     store: Arc<MemoryStore>,
     life: u64,
     /// The open Raft group and how many of its entries were handed over.
@@ -167,7 +181,7 @@ pub struct Net<R: Rules<Scheme = crate::Frost> = Law> {
     pub outcomes: BTreeMap<Hash, (u64, bool)>,
     votes: BTreeMap<(u16, u64, u64), Hash>,
     /// Who gave a share for which vote.
-    shares: BTreeMap<Vote, BTreeSet<u16>>,
+    pub shares: BTreeMap<Vote, BTreeSet<u16>>,
     /// Heads with a prepare certificate.
     locks: BTreeSet<Vote>,
     pub alarms: Vec<(u16, Alarm)>,
@@ -205,7 +219,16 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
             let store = MemoryStore::new();
             concordat_store::Store::apply(&store, Record::first(b"boot".to_vec())).unwrap();
             concordat_store::Store::flush(&store).unwrap();
-            net.nodes.insert(*number, Node { decider: None, store: Arc::new(store), life: 0, group: None });
+            net.nodes.insert(
+                *number,
+                Node {
+                    decider: None,
+                    context: cluster.context.clone(),
+                    store: Arc::new(store),
+                    life: 0,
+                    group: None,
+                },
+            );
         }
         net
     }
@@ -235,11 +258,13 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
         node.life += 1;
         node.group = None;
         let entropy = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
+        let genesis = self.cluster.context.genesis.clone();
+        node.context = Arc::new(Context::stored(node.store.clone(), genesis, &self.cluster.guests).unwrap());
         let parts = Parts {
-            context: self.cluster.context.clone(),
+            context: node.context.clone(),
             me: number,
             identity: Box::new(member.identity),
-            share: KeyShare::from_sealed_bytes(&member.sealed).unwrap(),
+            share: member.share(&node.context.roster_hash),
             store: node.store.clone(),
             timing: Timing { timeout_ms: 1_000 },
             boot,
@@ -307,7 +332,7 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
         let Some(decider) = node.decider.as_mut() else { return };
         let store = node.store.clone();
         let mut actions = Vec::new();
-        let context = self.cluster.context.clone();
+        let context = node.context.clone();
         let result = decider.handle(now, input, &mut |action| {
             check_durable(&store, &context, number, &action);
             actions.push(action);
@@ -348,9 +373,6 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
                 if self.rng.next_u32() % 100 < self.loss_percent {
                     return;
                 }
-                // What arrives is parsed from bytes, as from a socket.
-                let message =
-                    Message::receive(&self.cluster.context, message.sender, &message.to_bytes()).unwrap();
                 let delay = 1 + self.rng.next_u64() % self.max_delay;
                 let life = self.nodes[&to].life;
                 self.at(self.now + delay, Happening::Deliver { to, message, life });
@@ -390,6 +412,8 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
                     );
                 }
             }
+            // As after a crash, but for what the process holds of the store.
+            Action::Reopen => self.start(from),
             Action::Alarm(alarm) => self.alarms.push((from, alarm)),
         }
     }
@@ -402,7 +426,7 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
             }
             Body::Certify(certify) => {
                 let vote = certify.cert.vote;
-                let q = self.cluster.context.q();
+                let q = self.nodes[&from].context.q();
                 // I12: finds errors long before I1 does.
                 let signed = self.shares.iter().filter(|(_, by)| by.len() >= q).map(|(vote, _)| vote);
                 for other in signed.filter(|other| other.height == vote.height && other.id != vote.id) {
@@ -446,7 +470,16 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
         self.now = time;
         match event {
             Happening::Deliver { to, message, life } if self.nodes[&to].life == life => {
-                self.input(to, Input::Message(message));
+                // What arrives is parsed from bytes, as from a socket, under what the receiver knows to be in force.
+                let (sender, under) = (message.sender, self.nodes[&to].context.clone());
+                match Message::receive(&under, sender, &message.to_bytes()) {
+                    Ok(message) => self.input(to, Input::Message(message)),
+                    Err(error) => {
+                        // Only who has gone through a change may find something that isn't said to it any more.
+                        let changed = under.since > 0 || self.nodes[&sender].context.since > 0;
+                        assert!(changed, "custodian {to} refuses what custodian {sender} said: {error}");
+                    }
+                }
             }
             Happening::Wake { to, life } if self.nodes[&to].life == life => self.input(to, Input::Tick),
             Happening::Entry { to, epoch, number, life }
