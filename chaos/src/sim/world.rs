@@ -143,6 +143,7 @@ struct Exits<'a> {
     messages: Vec<(u16, Bytes)>,
     certified: Vec<Certified<Published>>,
     alarms: Vec<Alarm>,
+    reopened: bool,
 }
 
 impl Ways for Exits<'_> {
@@ -156,6 +157,10 @@ impl Ways for Exits<'_> {
 
     fn order(&mut self, action: Action) {
         let _ = self.orders.unbounded_send(action);
+    }
+
+    fn reopen(&mut self) {
+        self.reopened = true;
     }
 
     fn alarm(&mut self, alarm: Alarm) {
@@ -380,7 +385,7 @@ impl World {
         let epoch = running.status.epoch;
         let orders = running.orders.clone();
         let mut exits =
-            Exits { orders: &orders, messages: Vec::new(), certified: Vec::new(), alarms: Vec::new() };
+            Exits { orders: &orders, messages: vec![], certified: vec![], alarms: vec![], reopened: false };
         let result = running.brain.handle(now, input, &mut |action| {
             match fuse {
                 Some(0) => dead = true,
@@ -409,7 +414,7 @@ impl World {
             }
             engine::release(action, &mut exits);
         });
-        let Exits { messages, certified, alarms, .. } = exits;
+        let Exits { messages, certified, alarms, reopened, .. } = exits;
         let status = running.brain.status();
         let wake = running.brain.next_wake().max(now.mono_ms + 1);
         let before = std::mem::replace(&mut running.status, status);
@@ -464,6 +469,10 @@ impl World {
         }
         match result {
             Ok(()) if dead => self.power_fails(index),
+            // No run activates a roster: nobody in it has shares for another.
+            Ok(()) if reopened => {
+                self.violate("roster", format!("custodian {number} goes by another roster"))
+            }
             Ok(()) => {}
             Err(Fatal::Store(_)) => self.power_fails(index),
             Err(error) if honest => self.violate("stopped", format!("custodian {number} stops: {error}")),

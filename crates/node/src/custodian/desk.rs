@@ -26,7 +26,7 @@ enum Command {
     Stop,
 }
 
-/// How the decider's thread ended.
+/// How the decider's thread ended: without an error when another roster is in force.
 pub(crate) type Ended = oneshot::Receiver<Result<(), Fatal>>;
 
 /// A handle to the decider.
@@ -69,6 +69,8 @@ pub(crate) struct Exits {
     pub outlet: Outlet,
     pub orders: UnboundedSender<Action>,
     pub life: mpsc::UnboundedSender<Life>,
+    /// Another roster is in force.
+    pub reopened: bool,
 }
 
 impl Ways for Exits {
@@ -85,6 +87,10 @@ impl Ways for Exits {
 
     fn order(&mut self, action: Action) {
         let _ = self.orders.unbounded_send(action);
+    }
+
+    fn reopen(&mut self) {
+        self.reopened = true;
     }
 
     fn alarm(&mut self, alarm: Alarm) {
@@ -183,6 +189,9 @@ impl Worker {
             let now = self.clock.now();
             let Worker { decider, ways, .. } = &mut self;
             decider.handle(now, input, &mut |action| release(action, ways))?;
+            if ways.reopened {
+                return Ok(());
+            }
             wake = self.decider.next_wake();
         }
     }

@@ -114,8 +114,11 @@ pub enum RunError {
 }
 
 impl RunError {
-    pub(crate) fn genesis(error: concordat_events::genesis::GenesisError) -> Self {
-        RunError::Genesis(error.to_string())
+    pub(crate) fn open(error: concordat_ledger::OpenError) -> Self {
+        match error {
+            concordat_ledger::OpenError::Store(error) => RunError::Store(error),
+            other => RunError::Genesis(other.to_string()),
+        }
     }
 
     pub(crate) fn fatal(error: Fatal) -> Self {

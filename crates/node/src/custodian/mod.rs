@@ -89,30 +89,55 @@ fn whole_run<'a>(
     life: mpsc::UnboundedSender<Life>,
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), RunError>> + 'a>> {
     Box::pin(async move {
-        let founded = tokio::select! {
-            founded = found::found(config, &life) => founded?,
-            () = &mut shutdown => {
-                let _ = life.send(Life::Stopped { reason: "asked to stop during the ceremony".into() });
-                return Ok(());
+        loop {
+            let founded = tokio::select! {
+                founded = found::found(config, &life) => founded?,
+                () = &mut shutdown => {
+                    let _ = life.send(Life::Stopped { reason: "asked to stop during the ceremony".into() });
+                    return Ok(());
+                }
+            };
+            match consensus(founded, options, &mut shutdown, &life).await? {
+                End::Asked => break,
+                // Everything is built anew under it: decider, pins, links.
+                End::Roster => {
+                    tracing::info!("another roster is in force; this custodian begins again under it")
+                }
             }
-        };
-        let reason = consensus(founded, options, shutdown, &life).await?;
-        let _ = life.send(Life::Stopped { reason });
+        }
+        let _ = life.send(Life::Stopped { reason: "asked to stop".into() });
         Ok(())
     })
+}
+
+/// How consensus ends without an error.
+enum End {
+    /// Somebody asked for it.
+    Asked,
+    /// Another roster is in force.
+    Roster,
 }
 
 async fn consensus(
     founded: Founded,
     options: RunOptions,
-    shutdown: Shutdown<'_>,
+    shutdown: &mut Shutdown<'_>,
     life: &mpsc::UnboundedSender<Life>,
-) -> Result<String, RunError> {
+) -> Result<End, RunError> {
     let Founded { dir: _held, config, keys, share, genesis, addresses, certificate, db, session } = founded;
     let for_peers = keys.certificate(certificate.der().to_vec());
     let me = share.number();
     let group = genesis.group_key;
-    let context = Arc::new(Context::new(genesis).map_err(RunError::genesis)?);
+    // Who founded it and has left may still ask for heads.
+    let founders = genesis.roster.members().to_vec();
+    let context = Arc::new(Context::stored(db.clone(), genesis, &founders).map_err(RunError::open)?);
+    if context.votes(me) && !share.keys().numbers().iter().copied().eq(context.roster.numbers()) {
+        return Err(RunError::Incomplete(format!(
+            "the roster in force since head {} is that of other shares than the one in this directory; put the share of its \
+             ceremony there",
+            context.since
+        )));
+    }
 
     let listener = Listener::bind(&config.listen.to_string()).await?;
     let clock = Clock::start();
@@ -132,8 +157,11 @@ async fn consensus(
 
     // The ways out: peers, the epoch's Raft group, relays.
     let roster = &context.roster;
-    let pins = Pins::new(roster.members().iter().map(|m| (m.number, Pin(*m.certificate.as_bytes()))));
-    let members = roster.members().iter().filter(|member| member.number != me).filter_map(|member| {
+    let known = || {
+        roster.members().iter().chain(founders.iter().filter(|member| roster.get(member.number).is_none()))
+    };
+    let pins = Pins::new(known().map(|m| (m.number, Pin(*m.certificate.as_bytes()))));
+    let members = known().filter(|member| member.number != me).filter_map(|member| {
         let address = addresses.get(&member.number)?.clone();
         Some(Member { number: member.number, address, pin: Pin(*member.certificate.as_bytes()) })
     });
@@ -158,7 +186,8 @@ async fn consensus(
     outlet.catch_up(&decider)?;
 
     let (orders, ordered) = engine::orders();
-    let ways = Exits { peers: peers.clone(), outlet: outlet.clone(), orders, life: life.clone() };
+    let ways =
+        Exits { peers: peers.clone(), outlet: outlet.clone(), orders, life: life.clone(), reopened: false };
     let (desk, mut fatal) = Desk::start(decider, clock, ways)?;
     let setting = Setting {
         context: context.clone(),
@@ -244,15 +273,16 @@ async fn consensus(
     let _ = life.send(Life::Ready { group: group.to_hex(), number: me, height: tip, epoch });
 
     let result = tokio::select! {
-        () = shutdown => {
+        () = &mut *shutdown => {
             let others: Vec<u16> = context.roster.numbers().filter(|number| *number != me).collect();
             farewell::resign(&desk, &peers, &others).await;
-            Ok("asked to stop".to_owned())
+            Ok(End::Asked)
         }
-        ended = &mut fatal => Err(match ended {
-            Ok(Err(error)) => RunError::fatal(error),
-            Ok(Ok(())) | Err(_) => RunError::Internal("the decider ended".into()),
-        }),
+        ended = &mut fatal => match ended {
+            Ok(Ok(())) => Ok(End::Roster),
+            Ok(Err(error)) => Err(RunError::fatal(error)),
+            Err(_) => Err(RunError::Internal("the decider ended".into())),
+        },
         error = &mut outward => Err(RunError::Store(error)),
         _ = log_failed => Err(RunError::Internal("the ordered log's store failed".into())),
     };

@@ -47,6 +47,8 @@ pub trait Ways {
     fn certified(&mut self, head: Certified<Published>);
     /// Something for [`Groups`].
     fn order(&mut self, action: Action);
+    /// Another roster is in force: the decider is done, and the custodian begins again from its disk.
+    fn reopen(&mut self);
     /// Something that an operator must know.
     fn alarm(&mut self, alarm: Alarm);
 }
@@ -56,6 +58,7 @@ pub fn release(action: Action, ways: &mut impl Ways) {
     match action {
         Action::Send { to, message } => ways.send(to, Bytes::from(message.to_bytes())),
         Action::Certified(head) => ways.certified(*head),
+        Action::Reopen => ways.reopen(),
         Action::Alarm(alarm) => ways.alarm(alarm),
         action @ (Action::OpenGroup { .. } | Action::CloseGroup { .. } | Action::Append { .. }) => {
             ways.order(action);
