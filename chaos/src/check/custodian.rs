@@ -412,6 +412,7 @@ impl<R: Explored> Custodian<R> {
                 Err(Fatal::Store(_)) => return Ok(End::Cut),
                 Err(Fatal::Stop(alarm)) => self.stopped = Some(alarm.to_string()),
                 Err(Fatal::Ledger(error)) => return Err(anyhow!(error)),
+                Err(error @ (Fatal::Roster { .. } | Fatal::Unsupported(_))) => return Err(anyhow!(error)),
             }
             // The log's own leader reads it at once: reading it later is proposing later.
             if let Some((epoch, handed)) = self.group
