@@ -233,6 +233,8 @@ impl Custodian {
             }
             Action::Alarm(alarm) => bounded(&alarm),
             Action::OpenGroup { epoch, .. } => self.log = (epoch, 0, None),
+            // Nobody it hears has shares for another roster, so none comes into force.
+            Action::Reopen => panic!("another roster is in force"),
             Action::CloseGroup { .. } => {}
         }
     }
