@@ -87,8 +87,9 @@ pub struct Parts<S, Sc: Scheme = Frost> {
 pub(crate) enum Hint {
     /// A question for heads.
     Heads,
-    /// A question for batches.
-    Batches,
+    /// A question for the batches of a lock that this custodian names. Each namer's apart: a list that nobody can serve must
+    /// not keep another's from being asked for.
+    Batches(u16),
     /// An older certificate.
     Certificate,
     /// The running epoch's grants.

@@ -246,6 +246,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         canon.hash("proposal", &message(&round.proposal)).hash("prepare", &message(&round.prepare));
         canon.hashes("nonces", round.nonces.keys());
         canon.number("issued", round.issued.into()).maybe_number("uncomputable", round.uncomputable);
+        // Lists that rebuilt nothing rebuild nothing again.
         canon.hashes("rebuilt", round.rebuilt.keys());
         canon.maybe_vote("refused", round.refused).maybe_vote("led", round.proposed);
         for (sender, prepare) in &round.prepares {

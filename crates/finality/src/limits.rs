@@ -68,8 +68,12 @@ pub const STATE_RESTARTS: u32 = 8;
 /// years in which not one head is certified.
 pub const FIRST_EPOCH_BITS: u32 = 20;
 
-/// How far `seq` jumps when a Resume is signed: above everything that a disk could have lost.
-pub const SEQ_JUMP: u64 = 1 << 32;
+/// How far `seq` jumps when a run begins: over everything that a disk could have lost of one run. Twice that is used at most,
+/// so two thousand million starts fit.
+pub const RUN_JUMP: u64 = 1 << 32;
+
+/// How far `seq` jumps when a Resume is signed: over everything that a lost disk could have signed, in a hundred thousand runs.
+pub const RESUME_JUMP: u64 = 1 << 50;
 
 /// Commitments that a custodian issues for one (epoch, height, id): n-t+1 attempts, restarts and returns, and an end to a
 /// leader that asks for ever.

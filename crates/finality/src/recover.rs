@@ -15,7 +15,7 @@ use concordat_store::{Store, StoreError, WriteBatch};
 use prost::Message as _;
 
 use crate::context::{Context, Identity};
-use crate::limits::SEQ_JUMP;
+use crate::limits::RESUME_JUMP;
 use crate::message::{self, Body, Kind, Message, MessageError, Msg, PrepareCert, Vote};
 use crate::record::{self, Bar, RESUME, Record};
 use crate::wire;
@@ -260,7 +260,7 @@ pub fn sign<S: Store>(
             }
             record.resumed = Some((plan.epoch, hash));
             // Far above whatever this custodian signed before its disk was rolled back: what comes next is newer than that.
-            record.seq = record.seq.saturating_add(SEQ_JUMP);
+            record.seq = record.seq.saturating_add(RESUME_JUMP);
             let mut writes = WriteBatch::new();
             record.save(&mut writes);
             store.apply(writes)?;

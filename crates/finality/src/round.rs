@@ -62,6 +62,9 @@ pub(crate) struct Round<N> {
     pub uncomputable: Option<u64>,
     /// Heads of locks that were rebuilt from stored batches, with those batches' hashes.
     pub rebuilt: BTreeMap<Hash, Vec<Hash>>,
+    /// The newest lock's head and list of batches that rebuilt something else, by who named it: executed once, not at every
+    /// step.
+    pub spoiled: BTreeMap<u16, (Hash, Vec<Hash>)>,
     /// Batches that were asked for, by who was to have them.
     pub wanted: BTreeMap<u16, Vec<Hash>>,
     /// Leader: since when no t signers that keep up have fresh commitments, ms.
@@ -96,7 +99,8 @@ impl<N: Default> Round<N> {
         // What was computed stays true of its batches, not of the new log's numbers.
         let computed = self.computed.take().map(|computed| Computed { number: None, ..computed });
         let rebuilt = std::mem::take(&mut self.rebuilt);
-        *self = Round { computed, rebuilt, ..Round::default() };
+        let spoiled = std::mem::take(&mut self.spoiled);
+        *self = Round { computed, rebuilt, spoiled, ..Round::default() };
     }
 
     /// Remembers a session.

@@ -6,6 +6,7 @@ use concordat_store::Store;
 
 use crate::core::{Core, Fatal, Then};
 use crate::effect::{Action, After, Alarm};
+use crate::limits::RUN_JUMP;
 use crate::message::{Answer, Kind};
 use crate::record::Bar;
 use crate::repeat::Slot;
@@ -20,6 +21,10 @@ pub(crate) struct StartCheck {
     nonce: [u8; 32],
     /// What each peer answered.
     answers: BTreeMap<u16, Heard>,
+    /// The highest own `seq` that this disk or this start's quarantine answers for: as it was read, until there is one.
+    known: u64,
+    /// The first `seq` of this run. What was signed between the two was signed before the disk was taken back.
+    first: u64,
     /// Somebody has shown a later message of the own.
     rolled_back: bool,
     /// This custodian has signed the Resume that the next epoch stands on: its operator has looked at its disk.
@@ -84,6 +89,18 @@ impl StartCheck {
     pub fn running(&self) -> bool {
         self.phase == Phase::Running
     }
+
+    /// Was a message of this `seq` signed by a run that this disk has lost? `seq`: the own one now.
+    fn lost(&self, shown: u64, seq: u64) -> bool {
+        shown > seq || (self.known < shown && shown < self.first)
+    }
+
+    /// How far `seq` jumps when a run begins: over everything that a disk could have lost, so that an answer that comes late
+    /// shows whether the message in it is of this run; and not twice to one place, so that two runs on one image differ.
+    fn jump(&self) -> u64 {
+        let [a, b, c, d, ..] = self.nonce;
+        RUN_JUMP + u64::from(u32::from_be_bytes([a, b, c, d]))
+    }
 }
 
 impl<S: Store, R: Rules> Core<S, R> {
@@ -104,6 +121,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.durable();
         }
         // Before anything else, with the seq as read, unraised.
+        self.start.known = self.record.seq;
         self.ask_all();
         self.judge_answers();
         Ok(())
@@ -170,19 +188,20 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.start.phase == Phase::Asking {
             self.judge_answers();
         }
-        // An answer that comes late may still show what this disk has lost. What this run has signed is at most `seq`.
+        // An answer that comes late may still show what this disk has lost.
         if self.start.running()
-            && let Some(shown) = highest.filter(|shown| *shown > self.record.seq)
-            && self.record.bar == Bar::None
+            && let Some(shown) = highest.filter(|shown| self.start.lost(*shown, self.record.seq))
             && R::keeps(Rule::Quarantine)
         {
-            self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
-            self.record.bar = Bar::Unknown;
-            self.start.rolled_back = true;
-            self.record.seq = shown;
+            let barred = self.record.bar == Bar::Unknown;
+            self.rolled_back(shown);
+            self.start.known = self.start.first;
+            self.record.seq = self.record.seq.max(shown);
             self.durable();
-            self.round.new_epoch();
-            self.ask_all();
+            if !barred {
+                self.round.new_epoch();
+                self.ask_all();
+            }
         }
         self.judge_quarantine();
         Ok(())
@@ -196,13 +215,11 @@ impl<S: Store, R: Rules> Core<S, R> {
             return;
         }
         let shown = self.start.answers.values().filter_map(|heard| heard.highest).max().unwrap_or(0);
-        if shown > self.record.seq && self.record.bar == Bar::None && R::keeps(Rule::Quarantine) {
-            self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
-            self.record.bar = Bar::Unknown;
-            self.start.rolled_back = true;
+        if shown > self.record.seq && R::keeps(Rule::Quarantine) {
+            self.rolled_back(shown);
         }
         // Only now is seq raised, above all that was shown.
-        self.record.seq = self.record.seq.max(shown);
+        self.record.seq = self.record.seq.max(shown).saturating_add(self.start.jump());
         if self.record.run == 0 && self.record.epoch == 0 && self.record.bar == Bar::None {
             // The first run after the ceremony entered epoch 0 when the record was made.
             self.record.epoch_run = 1;
@@ -210,8 +227,21 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.record.run += 1;
         self.record.boot = self.boot.clone();
         self.durable();
+        self.start.first = self.record.seq;
+        if self.record.bar == Bar::Unknown {
+            // The bar that is to come is above all of it, so what else of it is shown later says nothing new.
+            self.start.known = self.start.first;
+        }
         self.start.phase = Phase::Flushing;
         self.out.then.push(Then::Run);
+    }
+
+    /// Somebody has shown an own message that this disk doesn't know: quarantine. A bar that an earlier loss has set says
+    /// nothing about this one, which may have taken back votes that were given after it; nor does a Resume.
+    fn rolled_back(&mut self, shown: u64) {
+        self.alarm(Alarm::RolledBack { own: self.record.seq, shown });
+        self.record.bar = Bar::Unknown;
+        self.start.rolled_back = true;
     }
 
     /// The check is over and durable: the custodian takes its place.

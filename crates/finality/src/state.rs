@@ -24,7 +24,7 @@ use crate::wire;
 const PATIENCE: u64 = 4;
 
 /// Timeouts for which a state is kept that nobody asks for any more.
-const IDLE: u64 = 8;
+pub(crate) const IDLE: u64 = 8;
 
 /// The states of other heads, as they are fetched and served.
 #[derive(Clone, Debug, Default)]

@@ -384,6 +384,10 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.round.draft_of(&id).is_some() || self.round.rebuilt.contains_key(&id) {
             return Ok(true);
         }
+        let spoiled = self.round.spoiled.get(&from);
+        if spoiled.is_some_and(|(head, hashes)| *head == id && *hashes == cert.batch_hashes) {
+            return Ok(false);
+        }
         let (mut batches, mut missing) = (Vec::new(), Vec::new());
         for hash in &cert.batch_hashes {
             match record::get_batch(&self.store, &self.context, hash)? {
@@ -400,9 +404,11 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.round.rebuilt.insert(id, cert.batch_hashes.clone());
                 Ok(true)
             }
-            Ok(_) => Ok(false),
             Err(ExecuteError::Store(error)) => Err(error.into()),
-            Err(_) => Ok(false),
+            Ok(_) | Err(_) => {
+                self.round.spoiled.insert(from, (id, cert.batch_hashes.clone()));
+                Ok(false)
+            }
         }
     }
 
@@ -423,7 +429,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         peers.dedup();
         let me = self.me;
         for peer in peers.into_iter().filter(|peer| *peer != me) {
-            if !self.too_soon(peer, Hint::Batches) {
+            if !self.too_soon(peer, Hint::Batches(from)) {
                 self.send(peer, message.clone());
             }
         }

@@ -232,6 +232,34 @@ fn an_epoch_start_on_fewer_signatures_is_none() {
     assert!(crate::Message::check(context, start).is_err());
 }
 
+/// A forced head without a prepare certificate may be one that nobody could have signed: it frees nobody from a share.
+#[test]
+fn a_possible_lock_frees_nobody_from_its_share_and_a_certified_one_does() {
+    for certified in [false, true] {
+        let (mut solo, _, _) = super::votes::sharer::<Law>();
+        let (other, id) = solo.head(7);
+        let vote = Vote { epoch: 3, height: 1, id };
+        let lock = solo.cert(vote, &[other.hash()]);
+        let last = crate::record::last_head(&solo.store, &solo.cluster.context).unwrap().unwrap();
+        let again = wire::Again { epoch: vote.epoch, height: vote.height, id: id.as_bytes().to_vec() };
+        let body = wire::Resume {
+            epoch: 5,
+            certified: last.certificate.log.json().as_bytes().to_vec(),
+            lock: certified.then_some(lock),
+            possible: (!certified).then_some(again),
+            batch_hashes: if certified { Vec::new() } else { vec![other.hash().as_bytes().to_vec()] },
+        };
+        let all = [1, 2, 3].map(|n| solo.cluster.forge(n, 5_000, Kind::Resume, &body, Vec::new()));
+        for message in &all {
+            solo.input(Input::Message(message.clone()));
+        }
+        let resume = all.iter().map(|message| message.envelope().clone()).collect();
+        solo.start_with(5, wire::Opening { grants: vec![], evidence: vec![], resume }.encode_to_vec());
+        solo.propose(5, &other, id);
+        assert_eq!(solo.prepared(Solo::<Law>::vote(5, id)), certified);
+    }
+}
+
 /// From its signature on its report must stay true: it is silent until the epoch that it has signed.
 #[test]
 fn who_has_signed_a_resume_votes_for_nothing_below_it() {
@@ -255,6 +283,28 @@ fn who_has_signed_a_resume_votes_for_nothing_below_it() {
     solo.start_with(5, wire::Opening { grants: vec![], evidence: vec![], resume }.encode_to_vec());
     solo.propose(5, &batch, id);
     assert!(solo.prepared(Solo::<Law>::vote(5, id)));
+}
+
+/// It acted on the Resume that it signed; then its disk was taken back to the end of the ceremony.
+#[test]
+fn a_resume_ends_no_quarantine_of_who_was_rolled_back_after_it() {
+    let solo = Solo::<Law>::open(founded(), true);
+    let mut record = Record::load(solo.store.as_ref(), &solo.cluster.context).unwrap().unwrap();
+    (record.resumed, record.bar) = (Some((5, Hash::ZERO)), Bar::Unknown);
+    let mut writes = concordat_store::WriteBatch::new();
+    record.save(&mut writes);
+    writes.put(crate::record::RESUME, crate::recover::to_bytes(&resumes(&solo, &[1, 2, 4], 5, None)));
+    concordat_store::Store::apply(solo.store.as_ref(), writes).unwrap();
+    concordat_store::Store::flush(solo.store.as_ref()).unwrap();
+    for (highest, bar) in [(None, Bar::None), (Some(solo.lost(9_000)), Bar::Unknown)] {
+        let mut again = Solo::<Law>::open(solo.store.snapshot(), true);
+        for from in [1, 2] {
+            let highest = highest.clone();
+            again.answer(from, |answer| answer.highest = highest);
+        }
+        let status = again.decider.status();
+        assert_eq!((status.running, status.epoch, status.bar), (true, 5, bar));
+    }
 }
 
 /// The newest log event of the relays, which `knowing` others have certified too.

@@ -95,7 +95,8 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
             may_stop: false,
             stopped: None,
             chain: BTreeMap::new(),
-            seq: 1_000,
+            // Above what the peers have signed in the run that the disk comes from.
+            seq: 1 << 40,
         };
         solo.input(Input::Start);
         solo
@@ -354,6 +355,11 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
             log_event: log.json().as_bytes().to_vec(),
             signatures: signatures.iter().map(|signature| signature.to_vec()).collect(),
         })
+    }
+
+    /// A claim to have said something so many flushes after what its disk knows.
+    pub fn lost(&self, flushes: u64) -> wire::Claim {
+        self.claim(ME, self.decider.status().seq + flushes)
     }
 
     /// A claim by a custodian to have reached a seq.

@@ -27,7 +27,7 @@ fn notices_the_loss_of_one_flush<R: Rules<Scheme = crate::Frost>>() -> bool {
     solo.say(1, Kind::Nudge, &wire::Nudge {});
     solo.wait(1_500);
     let kept = record::claims(&solo.store).unwrap();
-    assert!(kept.get(&1).is_some_and(|claim| claim.seq > 1_000), "claims are durable after a second");
+    assert!(kept.get(&1).is_some_and(|claim| claim.seq > 1 << 40), "claims are durable after a second");
     let highest = Some(solo.claim(ME, seq + 1));
     for from in [1, 2, 3] {
         let highest = highest.clone();
@@ -82,19 +82,85 @@ fn only_a_higher_seq_than_the_questions_is_shown() {
     // Now it is rolled back to a lower one.
     let old = solo.cluster.forge(1, 5, Kind::Question, &wire::Question { nonce: vec![8; 32] }, Vec::new());
     solo.input(crate::Input::Message(old));
-    assert!(shown(&solo).is_some_and(|(signer, seq)| signer == 1 && seq > 1_000));
+    assert!(shown(&solo).is_some_and(|(signer, seq)| signer == 1 && seq > 1 << 40));
+}
+
+/// Runs after two answers; the third comes late and shows an own message.
+fn after_a_late_answer(shown: impl Fn(u64, u64) -> u64) -> Solo<Law> {
+    let mut solo = Solo::<Law>::open(founded(), true);
+    let read = solo.decider.status().seq;
+    solo.answer(1, |_| {});
+    solo.answer(2, |_| {});
+    assert!(solo.decider.status().running && solo.decider.status().bar == Bar::None);
+    // By now it has flushed more than what it is about to be shown.
+    for sender in [1, 2, 3] {
+        solo.complain(sender, 0);
+    }
+    let highest = Some(solo.claim(ME, shown(read, solo.decider.status().seq)));
+    solo.answer(3, |answer| answer.highest = highest);
+    solo
 }
 
 #[test]
 fn an_answer_that_comes_late_still_shows_a_rollback() {
-    let mut solo = Solo::<Law>::open(founded(), true);
-    solo.answer(1, |_| {});
-    solo.answer(2, |_| {});
-    assert!(solo.decider.status().running && solo.decider.status().bar == Bar::None);
-    let highest = Some(solo.claim(ME, 9_000));
-    solo.answer(3, |answer| answer.highest = highest);
-    assert_ne!(solo.decider.status().bar, Bar::None);
-    assert!(solo.decider.status().seq > 9_000);
+    for lost in [1, 2, 9_000] {
+        let solo = after_a_late_answer(|read, _| read + lost);
+        assert_ne!(solo.decider.status().bar, Bar::None, "flush {lost} after what was read");
+    }
+    let solo = after_a_late_answer(|_, now| now + 1);
+    assert_ne!(solo.decider.status().bar, Bar::None, "somebody else runs with this key");
+}
+
+/// Whoever answers late may have heard of this run already.
+#[test]
+fn what_this_run_has_said_itself_shows_no_rollback() {
+    for back in [0, 1] {
+        let solo = after_a_late_answer(|_, now| now - back);
+        assert_eq!(solo.decider.status().bar, Bar::None);
+    }
+}
+
+/// The bar is above all that one rollback took back: a liar that shows it piece by piece begins no quarantine anew.
+#[test]
+fn one_rollback_is_one_quarantine() {
+    let rolled_back = |solo: &Solo<Law>| {
+        solo.alarms.iter().filter(|alarm| matches!(alarm, Alarm::RolledBack { .. })).count()
+    };
+    let mut solo = after_a_late_answer(|read, _| read + 1);
+    assert_eq!((rolled_back(&solo), solo.decider.status().bar), (1, Bar::Until(2)));
+    let mut other = Solo::<Law>::open(founded(), true);
+    let more = Some(other.lost(9_000));
+    solo.answer(1, |answer| answer.highest = more);
+    assert_eq!((rolled_back(&solo), solo.decider.status().bar), (1, Bar::Until(2)));
+    let solo = &mut other;
+    let (some, more) = (solo.lost(5_000), solo.lost(9_000));
+    for (from, claim) in [(1, &some), (2, &some), (3, &some), (1, &more)] {
+        let highest = Some(claim.clone());
+        solo.answer(from, |answer| answer.highest = highest);
+    }
+    assert_eq!((rolled_back(solo), solo.decider.status().bar), (1, Bar::Until(2)));
+}
+
+/// Rolled back to an image from its quarantine: it may have left that and voted before, so the old bar says nothing.
+#[test]
+fn a_bar_that_an_earlier_loss_has_set_is_found_out_again() {
+    let solo = Solo::<Law>::open(founded(), true);
+    let mut record = record::Record::load(solo.store.as_ref(), &solo.cluster.context).unwrap().unwrap();
+    record.bar = Bar::Until(1);
+    let mut writes = concordat_store::WriteBatch::new();
+    record.save(&mut writes);
+    concordat_store::Store::apply(solo.store.as_ref(), writes).unwrap();
+    concordat_store::Store::flush(solo.store.as_ref()).unwrap();
+    let start = |highest: Option<wire::Claim>| {
+        let mut solo = Solo::<Law>::open(solo.store.snapshot(), true);
+        for from in [1, 2] {
+            let highest = highest.clone();
+            solo.answer(from, |answer| answer.highest = highest);
+        }
+        solo.decider.status().bar
+    };
+    assert_eq!(start(None), Bar::Until(1), "a crash in quarantine");
+    assert_eq!(start(Some(solo.lost(5_000))), Bar::Unknown, "it is known again when q others have answered");
 }
 
 /// T8: answers to another start count for nothing.
@@ -141,7 +207,7 @@ fn who_is_starting_counts_if_its_mark_holds() {
 /// Rolled back, with so many answers.
 fn bar_after<R: Rules<Scheme = crate::Frost>>(answers: &[u16]) -> Bar {
     let mut solo = Solo::<R>::open(founded(), true);
-    let highest = Some(solo.claim(ME, 5_000));
+    let highest = Some(solo.lost(5_000));
     for from in answers {
         let highest = highest.clone();
         solo.answer(*from, |answer| answer.highest = highest);
@@ -161,7 +227,7 @@ fn the_bar_is_two_above_the_heads_of_a_quorum_of_others() {
 /// T5: a crash in quarantine; nobody holds a higher seq by now.
 fn in_quarantine_after_a_crash<R: Rules<Scheme = crate::Frost>>() -> bool {
     let mut solo = Solo::<R>::open(founded(), true);
-    let highest = Some(solo.claim(ME, 5_000));
+    let highest = Some(solo.lost(5_000));
     for from in [1, 2] {
         let highest = highest.clone();
         solo.answer(from, |answer| answer.highest = highest);
@@ -180,7 +246,7 @@ fn quarantine_outlives_a_crash() {
 #[test]
 fn who_is_in_quarantine_votes_for_nothing() {
     let mut solo = Solo::<Law>::open(founded(), true);
-    let highest = Some(solo.claim(ME, 5_000));
+    let highest = Some(solo.lost(5_000));
     for from in [1, 2] {
         let highest = highest.clone();
         solo.answer(from, |answer| answer.highest = highest);
@@ -199,7 +265,7 @@ fn who_is_in_quarantine_votes_for_nothing() {
 fn quarantine_is_durable_before_anything_else_leaves() {
     fn early<R: Rules<Scheme = crate::Frost>>() -> Vec<String> {
         let mut solo = Solo::<R>::open(founded(), true);
-        let highest = Some(solo.claim(ME, 5_000));
+        let highest = Some(solo.lost(5_000));
         for from in [1, 2] {
             let highest = highest.clone();
             solo.answer(from, |answer| answer.highest = highest);

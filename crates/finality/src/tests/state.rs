@@ -4,6 +4,7 @@ use concordat_store::{Store, WriteBatch};
 use prost::Message as _;
 
 use super::net::{Cluster, Net, definition, go};
+use super::solo::{Solo, founded};
 use crate::message::{Body, Kind};
 use crate::rules::Law;
 use crate::{Alarm, Frost, Rules, wire};
@@ -173,4 +174,86 @@ fn an_older_state_is_not_fetched() {
     net.inject(1, lie);
     net.run_until(2_000, |_| false);
     assert_eq!(net.sent.get("state"), before.get("state"));
+}
+
+/// Log events of the heads after Head(0).
+fn logs(count: u64) -> Vec<Vec<u8>> {
+    let mut other = Solo::<Law>::running();
+    (0..count)
+        .map(|at| {
+            let (batch, _) = other.head(at);
+            let certificate = other.signed(std::slice::from_ref(&batch));
+            let log = certificate.as_ref().unwrap().log_event.clone();
+            let batches = vec![crate::read::batch_to_wire(&batch)];
+            let head = wire::CertifiedHead { certificate, batches, events: Vec::new() };
+            other.say(1, Kind::Heads, &wire::Heads { heads: vec![head], newest: Vec::new() });
+            log
+        })
+        .collect()
+}
+
+/// How many chunks it has asked for.
+fn asked(solo: &Solo<Law>) -> usize {
+    solo.sent.iter().filter(|message| matches!(&message.body, Body::FetchState(_))).count()
+}
+
+fn offer(solo: &mut Solo<Law>, from: u16, log: &[u8]) {
+    solo.say(from, Kind::Heads, &wire::Heads { heads: Vec::new(), newest: log.to_vec() });
+}
+
+#[test]
+fn a_peer_that_names_one_head_after_the_other_is_passed_over() {
+    let logs = logs(12);
+    let mut solo = Solo::<Law>::running();
+    for log in &logs {
+        offer(&mut solo, 1, log);
+    }
+    let most = 1 + crate::limits::STATE_RESTARTS as usize;
+    assert_eq!(asked(&solo), most);
+    offer(&mut solo, 2, &logs[0]);
+    assert_eq!(asked(&solo), most + 1, "somebody else's is fetched");
+}
+
+/// With patience for each chunk that is longer than a fetch may take.
+#[test]
+fn a_fetch_that_takes_too_long_is_given_up() {
+    let logs = logs(1);
+    let mut solo = Solo::<Law>::open_with(founded(), true, crate::limits::FETCH_STATE_MS);
+    for from in [1, 2, 3] {
+        solo.answer(from, |_| {});
+    }
+    offer(&mut solo, 1, &logs[0]);
+    solo.wait(crate::limits::FETCH_STATE_MS - 1);
+    offer(&mut solo, 2, &logs[0]);
+    assert_eq!(asked(&solo), 1, "one peer at a time");
+    solo.wait(1);
+    offer(&mut solo, 1, &logs[0]);
+    assert_eq!(asked(&solo), 1, "whoever was too slow isn't asked again");
+    offer(&mut solo, 2, &logs[0]);
+    assert_eq!(asked(&solo), 2);
+}
+
+/// A state is kept for those who fetch it, not for ever and not for one who has gone.
+#[test]
+fn a_state_is_kept_while_it_is_fetched_and_for_a_limited_time() {
+    let ask = |solo: &mut Solo<Law>| {
+        solo.say(2, Kind::FetchState, &wire::FetchState { height: 0, place: vec![0; 32] })
+    };
+    let kept = |solo: &Solo<Law>| solo.decider.ledger().frozen();
+    let mut solo = Solo::<Law>::running();
+    ask(&mut solo);
+    assert_eq!(kept(&solo), Some(0));
+    solo.wait(crate::state::IDLE * 1_000 - 1);
+    assert_eq!(kept(&solo), Some(0));
+    solo.wait(1);
+    assert_eq!(kept(&solo), None, "nobody fetches it any more");
+    let begun = solo.now;
+    while solo.now + 5_000 < begun + crate::limits::FROZEN_MS {
+        ask(&mut solo);
+        solo.wait(5_000);
+        assert_eq!(kept(&solo), Some(0));
+    }
+    ask(&mut solo);
+    solo.wait(5_000);
+    assert_eq!(kept(&solo), None, "it was kept for long enough");
 }

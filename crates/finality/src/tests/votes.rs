@@ -1,9 +1,11 @@
 //! What one custodian votes for after an epoch change, each rule with the mutant that breaks it (PROTOCOL 4, 5, 12).
 
+use concordat_store::WriteBatch;
+
 use super::solo::Solo;
 use crate::message::{Body, Kind, RefuseReason};
 use crate::rules::{Law, Rules};
-use crate::wire;
+use crate::{record, wire};
 
 macro_rules! mutant {
     ($name:ident, $switch:ident) => {
@@ -147,6 +149,68 @@ fn a_liars_hint_of_batches_doesnt_spoil_a_lock() {
     solo.enter(1, None);
     let locks: Vec<_> = solo.granted(1).into_iter().flatten().map(|lock| lock.batch_hashes).collect();
     assert!(!locks.is_empty() && locks.iter().all(|hashes| *hashes == [batch.hash()]));
+}
+
+/// L4 of the first review: who leads epoch 3 hasn't seen the head; a liar's list of batches for its lock is first in line.
+#[test]
+fn a_liars_list_of_batches_hides_no_honest_one() {
+    let mut solo = Solo::<Law>::running();
+    let (batch, id) = solo.head(0);
+    for epoch in [1, 2] {
+        solo.enter(epoch, None);
+    }
+    let lock = solo.cert(Solo::<Law>::vote(0, id), &[batch.hash()]);
+    let spoiled = wire::PrepareCert { batch_hashes: vec![vec![7; 32]], ..lock.clone() };
+    for sender in [1, 2, 3] {
+        solo.complain(sender, 2);
+    }
+    for (sender, lock) in [(1, &spoiled), (2, &lock), (3, &lock)] {
+        let grant = solo.grant(sender, 3, Some(lock));
+        solo.input(crate::Input::Message(grant));
+    }
+    for _ in 0..10 {
+        solo.wait(25);
+    }
+    let asked = solo
+        .sent
+        .iter()
+        .any(|message| matches!(&message.body, Body::FetchBatches(hashes) if hashes.contains(&batch.hash())));
+    assert!(asked, "those who prepared are asked for the batches that rebuild it");
+    solo.say(2, Kind::Batches, &wire::Batches { batches: vec![crate::read::batch_to_wire(&batch)] });
+    solo.wait(200);
+    solo.wait(10);
+    let opened: Vec<_> = solo.appended.iter().filter(|(epoch, _)| *epoch == 3).collect();
+    let Some(Body::EpochStart(start)) = opened.first().map(|(_, entry)| &entry.body) else {
+        panic!("the epoch is opened");
+    };
+    // Once its head is rebuilt, the liar's true lock counts as well.
+    let locked = start.grants.iter().filter(|grant| grant.grant().is_some_and(|grant| grant.lock.is_some()));
+    assert_eq!(locked.count(), 3);
+}
+
+/// A list whose batches are all here and rebuild something else.
+#[test]
+fn a_list_that_rebuilds_nothing_is_executed_once() {
+    let mut solo = Solo::<Law>::running();
+    let ((batch, id), (other, _)) = (solo.head(0), solo.head(7));
+    let right = solo.cert(Solo::<Law>::vote(0, id), &[batch.hash()]);
+    let wrong = wire::PrepareCert { batch_hashes: vec![other.hash().as_bytes().to_vec()], ..right.clone() };
+    solo.show_lock(1, &wrong, &other);
+    assert!(solo.decider.status().lock.is_none());
+    // If it were looked at again, its batches would be asked for again.
+    let mut writes = WriteBatch::new();
+    record::drop_batches(&mut writes);
+    concordat_store::Store::apply(solo.store.as_ref(), writes).unwrap();
+    solo.sent.clear();
+    solo.now += 1_000;
+    solo.say(1, Kind::Lock, &wire::Lock { cert: Some(wrong) });
+    assert!(!solo.sent.iter().any(|message| matches!(&message.body, Body::FetchBatches(_))));
+    solo.show_lock(1, &right, &batch);
+    assert_eq!(
+        solo.decider.status().lock.map(|lock| lock.id),
+        Some(id),
+        "its next list may be the right one"
+    );
 }
 
 fn two_complaints_move<R: Rules<Scheme = crate::Frost>>() -> bool {
