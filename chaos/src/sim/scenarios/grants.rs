@@ -18,12 +18,21 @@ pub async fn replayed_grant(stage: &mut Stage) -> Scene {
     stage.corrupt(LIAR, &["hides-locks"]);
     let low = stage.begin().await?;
     let (a, b) = if stage.below(2) == 0 { (2, 3) } else { (3, 2) };
-    let image = stage.image(a);
     // Nothing is proposed, so all complain; A alone hears enough of it, and grants.
     let silent = stage.lose(|l| l.from == LIAR && l.is(Kind::Propose));
     let elsewhere = stage.lose(move |l| l.is(Kind::Complaint) && l.to != a);
     stage.lose(move |l| l.from == a && l.is(Kind::Grant));
+    let entries = stage.gate().entries.len();
     stage.request();
+    // What its log has acknowledged must be on the disk that it comes back with: a leader's log takes no acknowledgement back,
+    // so who has lost one follows again in the next epoch only.
+    let ordered = |world: &crate::sim::world::World| {
+        world.gate.as_ref().is_some_and(|gate| gate.entries.len() > entries)
+    };
+    stage.reach("a batch is ordered", 2_000, ordered).await?;
+    stage.wait(300).await;
+    stage.world().net.cut(LIAR, a);
+    let image = stage.image(a);
     stage.said("it grants", 10_000, a, |l| l.is(Kind::Grant) && l.epoch == 1).await?;
     let grant = stage.last(a, |l| l.is(Kind::Grant) && l.epoch == 1).ok_or(Missed("a grant"))?;
     // Without the complaints that it came with, so that it moves nobody.
@@ -34,6 +43,7 @@ pub async fn replayed_grant(stage: &mut Stage) -> Scene {
     stage.off(a);
     let quiet = stage.no_complaints();
     stage.gate().lift(silent);
+    stage.world().net.mend();
     stage.restore(a, image, true);
     stage.runs(a, 5_000).await?;
     stage

@@ -96,16 +96,11 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every fourth seed plays a scenario that fits the group.
-///
-/// One is left out: the law loses an honest leader's epoch to it on some seeds (`--family spoiled-hint --seeds 0..60`), because
-/// the batches that a liar's list names can't be fetched from anybody. It is run by name until that is mended.
 pub fn any(dice: &mut ChaCha20Rng, custodians: usize, liars: usize) -> Option<Scenario> {
     if !chance(dice, 1, 4) {
         return None;
     }
-    let fits = |scenario: &&Scenario| {
-        scenario.custodians == custodians && scenario.liars <= liars && scenario.name != "spoiled-hint"
-    };
+    let fits = |scenario: &&Scenario| scenario.custodians == custodians && scenario.liars <= liars;
     let fitting: Vec<&Scenario> = SCENARIOS.iter().filter(fits).collect();
     let which = usize::try_from(below(dice, fitting.len() as u64)).unwrap_or_default();
     fitting.get(which).map(|scenario| **scenario)
