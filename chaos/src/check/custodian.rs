@@ -25,6 +25,9 @@ const MONO: u64 = 1_000_000;
 /// The timeout, ms.
 const TIMEOUT: u64 = 1_000;
 
+/// How often timeouts double at most (PROTOCOL 5).
+const MOST_DOUBLINGS: u64 = 6;
+
 /// Rules over a stand-in scheme: what can be explored.
 pub trait Explored: Rules<Scheme = StandIn<Self::Flaw>> {
     /// What is wrong with the scheme.
@@ -315,12 +318,19 @@ impl<R: Explored> Custodian<R> {
         self.give_request(world)
     }
 
-    /// Lets time pass at once, ms.
+    /// Lets a leader wait for as long as it waits for grants: a tenth of a timeout that doubles with each epoch entered. No longer,
+    /// or it would complain about itself.
     ///
     /// # Errors
     /// As [`Custodian::input`].
     pub fn wait(&mut self, world: &mut World) -> Result<End> {
-        self.handle_at(world, MONO + TIMEOUT / 10, Input::Tick, &mut |_| {})
+        for doublings in 0..=self.status().epoch.min(MOST_DOUBLINGS) {
+            let end = self.handle_at(world, MONO + (TIMEOUT << doublings) / 10, Input::Tick, &mut |_| {})?;
+            if end == End::Cut || self.status().started {
+                return Ok(end);
+            }
+        }
+        Ok(End::Done)
     }
 
     /// Hands over an entry of the open group's log.

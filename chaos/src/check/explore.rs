@@ -144,7 +144,7 @@ impl<R: Explored> Search<R> {
     /// # Errors
     /// When the cluster can't be founded.
     pub fn new(bounds: Bounds) -> Result<Self> {
-        let world = World::new(Founding::new::<R>(bounds.heights)?, bounds.liar);
+        let world = World::new::<R>(Founding::new::<R>(bounds.heights)?, bounds.liar);
         let report = Report {
             bounds: bounds.clone(),
             states: 0,

@@ -1,8 +1,13 @@
 //! Small searches: the law holds in every state, and what breaks it is found. Larger ones are run by command
 //! (docs/adr/0017-model-check.md).
 
+use super::custodian::Custodian;
 use super::explore::{Bounds, Report};
-use super::laws::explore;
+use super::founding::{CUSTODIANS, Founding};
+use super::laws::{Stood, explore};
+use super::steps::{Outcome, Step, leader, take};
+use super::world::{Fact, Id, World};
+use crate::standin::Sound;
 
 fn bounds(epochs: u64, liar: u16) -> Bounds {
     Bounds {
@@ -68,4 +73,36 @@ fn sending_before_flushing_is_found() {
 fn the_law_holds_with_a_crash() {
     let report = explore("law", false, Bounds { crashes: 1, cuts: true, ..bounds(1, 4) }).unwrap();
     assert!(report.complete && report.found.is_none(), "{:?}", report.found);
+}
+
+/// A leader opens its epoch with q grants, its own among them: the search must not need those of all, in whatever epoch.
+#[test]
+fn q_grants_open_every_epoch() {
+    type Rules = Stood<Sound>;
+    let mut world = World::new::<Rules>(Founding::new::<Rules>(1).unwrap(), None);
+    let found = |number| {
+        let mut custodian = Custodian::<Rules>::found(&mut world, number).unwrap();
+        custodian.settle(&mut world).unwrap();
+        custodian
+    };
+    let mut custodians: Vec<_> = (1..=CUSTODIANS).map(found).collect();
+    for epoch in 1..4 {
+        for custodian in &mut custodians {
+            assert!(take(&mut world, custodian, &Step::Bind).unwrap());
+        }
+        let grant = |custodian: &Custodian<Rules>| -> Id {
+            let is =
+                |id: &&Id| matches!(world.told(**id).unwrap().fact, Fact::Grant(at, _, _) if at == epoch);
+            *custodian.sent().iter().find(is).expect("it grants")
+        };
+        let lead = usize::from(leader(epoch) - 1);
+        let others: Vec<Id> =
+            custodians.iter().enumerate().filter(|(at, _)| *at != lead).map(|(_, one)| grant(one)).collect();
+        for left_out in 0..others.len() {
+            let mut some = others.clone();
+            some.remove(left_out);
+            let opened = Outcome::of(&mut world, &custodians[lead], &Step::Open(epoch, some, None)).unwrap();
+            assert!(matches!(opened, Outcome::Moved(_)), "epoch {epoch}");
+        }
+    }
 }

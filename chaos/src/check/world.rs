@@ -8,8 +8,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use concordat_events::Hash;
 use concordat_events::batch::Batch;
+use concordat_events::hash::tagged;
 use concordat_finality::message::{Body, Kind, Vote};
-use concordat_finality::{Msg, wire};
+use concordat_finality::rules::Rule;
+use concordat_finality::{Msg, Rules, wire};
 use concordat_ledger::Ledger;
 use concordat_store::memory::MemoryStore;
 
@@ -71,6 +73,8 @@ pub struct World {
     pub founding: Founding,
     /// Who lies, if anybody does.
     pub liar: Option<u16>,
+    /// Does the highest of several locks decide? A mutant's lowest does.
+    highest: bool,
     told: Vec<Told>,
     by_digest: HashMap<Hash, Id>,
     sets: Vec<Arc<[Id]>>,
@@ -112,10 +116,11 @@ fn fact(message: &Msg) -> Option<Fact> {
 
 impl World {
     /// Nothing met yet.
-    pub fn new(founding: Founding, liar: Option<u16>) -> Self {
+    pub fn new<R: Rules>(founding: Founding, liar: Option<u16>) -> Self {
         World {
             founding,
             liar,
+            highest: R::keeps(Rule::HighestLockDecides),
             told: Vec::new(),
             by_digest: HashMap::new(),
             sets: Vec::new(),
@@ -134,7 +139,7 @@ impl World {
     /// The number of a message; `None` for those that the exploration doesn't follow.
     pub fn tell(&mut self, message: &Msg) -> Option<Id> {
         let fact = fact(message)?;
-        let digest = message.digest();
+        let digest = self.digest(message);
         if let Some(id) = self.by_digest.get(&digest) {
             return Some(*id);
         }
@@ -160,6 +165,26 @@ impl World {
             });
         }
         Some(id)
+    }
+
+    /// What a message says. Of an EpochStart that is where its epoch begins, as the rules see it: under a mutant for which
+    /// the lowest lock decides, two starts with one highest lock may differ.
+    fn digest(&self, message: &Msg) -> Hash {
+        let digest = message.digest();
+        let Body::EpochStart(start) = &message.body else { return digest };
+        if self.highest {
+            return digest;
+        }
+        let grants = start.grants.iter().filter_map(fact).filter_map(|fact| match fact {
+            Fact::Grant(_, next, lock) => Some((next, lock)),
+            _ => None,
+        });
+        let grants: Vec<(u64, Option<Vote>)> = grants.collect();
+        let next = grants.iter().map(|(next, _)| *next).max().unwrap_or(0);
+        let locks = grants.iter().filter_map(|(_, lock)| *lock);
+        let lowest = locks.filter(|vote| vote.height == next).map(|vote| vote.epoch).min();
+        let lowest = lowest.unwrap_or(u64::MAX);
+        tagged("chaos/lowest", &[digest.as_bytes(), &lowest.to_be_bytes()])
     }
 
     /// A message by its number.
