@@ -100,6 +100,9 @@ impl From<json::JsonError> for CeremonyError {
     }
 }
 
+/// Earlier attempts that are kept: restarts within what a network delays.
+const SHELF: usize = 16;
+
 enum Stage {
     /// Not all processes are known.
     Gathering,
@@ -129,6 +132,9 @@ pub(super) struct Core {
     /// What each custodian's process drew when it began; the own one too.
     runs: BTreeMap<u16, Hash>,
     stage: Stage,
+    /// Earlier attempts of this process: what a dead process said before may come after what the next one says, and an attempt
+    /// that is begun twice with other secrets looks like two faces.
+    shelf: BTreeMap<Hash, Stage>,
     /// Who said that it holds the whole genesis.
     complete: BTreeSet<u16>,
     problems: BTreeMap<u16, String>,
@@ -162,6 +168,7 @@ impl Core {
             own,
             runs: BTreeMap::from([(own, Hash::from_bytes(run))]),
             stage: Stage::Gathering,
+            shelf: BTreeMap::new(),
             complete: BTreeSet::new(),
             problems: BTreeMap::new(),
             stopped: None,
@@ -381,15 +388,29 @@ impl Core {
         if self.runs.len() < self.proposal.roster.n() {
             return Ok(true);
         }
-        let params = Params::new(
-            pending::attempt_id(self.id, &self.runs),
-            self.proposal.numbers(),
-            self.own,
-            self.proposal.threshold(),
-        )?;
+        let attempt = pending::attempt_id(self.id, &self.runs);
+        self.shelve();
+        if let Some(stage) = self.shelf.remove(&attempt) {
+            self.stage = stage;
+            return Ok(true);
+        }
+        let params = Params::new(attempt, self.proposal.numbers(), self.own, self.proposal.threshold())?;
         let (ceremony, _) = Ceremony::new(params, &mut OsRng)?;
         self.stage = Stage::Making(Box::new(ceremony));
         Ok(true)
+    }
+
+    /// Puts the running attempt aside.
+    fn shelve(&mut self) {
+        let attempt = match &self.stage {
+            Stage::Making(ceremony) => ceremony.params().ceremony(),
+            Stage::Signing(signing) => signing.attempt,
+            Stage::Gathering | Stage::Complete(_) => return,
+        };
+        if self.shelf.len() >= SHELF {
+            self.shelf.pop_first();
+        }
+        self.shelf.insert(attempt, std::mem::replace(&mut self.stage, Stage::Gathering));
     }
 
     fn take_message(&mut self, from: u16, message: Message) -> Result<bool, CeremonyError> {

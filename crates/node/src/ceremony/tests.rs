@@ -378,3 +378,27 @@ async fn a_share_that_cant_be_stored_stops_its_holder_only() {
     let genesis = finish(net, vec![first, second]).await;
     check(&founders, &genesis);
 }
+
+/// What a dead process said may come after what the next one says; nobody looks like a liar for it.
+#[tokio::test]
+async fn words_of_a_dead_process_come_late() {
+    let (founders, proposal) = founders(2);
+    let begin = |founder: &Founder| {
+        Session::begin(founder.dir(), Arc::clone(&founder.keys), proposal.clone()).unwrap()
+    };
+    let ours = begin(&founders[0]);
+    let dead = begin(&founders[1]);
+    let late = dead.core().bundle_for(1).unwrap();
+    drop(dead);
+    let next = begin(&founders[1]);
+    let newer = next.core().bundle_for(1).unwrap();
+    let hello = ours.core().bundle_for(2).unwrap();
+    next.core().take(1, &hello).unwrap();
+    for bundle in [&late, &newer, &late, &newer] {
+        ours.core().take(2, bundle).unwrap();
+        let told = ours.core().bundle_for(2).unwrap();
+        next.core().take(1, &told).unwrap();
+    }
+    assert!(next.core().alarm().is_none(), "{:?}", next.core().alarm());
+    assert_eq!(next.core().status().stage, ours.core().status().stage);
+}
