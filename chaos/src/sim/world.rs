@@ -49,6 +49,9 @@ const PULSE_MS: u64 = 250;
 /// Longest wait of a Raft request, ms; a lost one is forgotten a moment later.
 const RAFT_MS: u64 = 2_000;
 
+/// Most messages of a virtual second: a run has some two hundred, one with stragglers and liars a few thousand.
+const STORM: u64 = 100_000;
+
 /// Something that will happen.
 pub enum Event {
     /// A message arrives.
@@ -122,6 +125,8 @@ pub struct World {
     pub violation: Option<Violation>,
     /// Messages that left, and their bytes.
     pub sent: (u64, u64),
+    /// The running second, and how many had left when it began.
+    second: (u64, u64),
     /// The highest epoch that an honest custodian has entered.
     pub epoch: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -188,6 +193,7 @@ impl World {
             trace,
             violation: None,
             sent: (0, 0),
+            second: (0, 0),
             epoch: 0,
             queue: BTreeMap::new(),
             counter: 0,
@@ -249,6 +255,12 @@ impl World {
             self.receive(mail);
         }
         let now = self.now();
+        if now / 1_000 > self.second.0 {
+            self.second = (now / 1_000, self.sent.0);
+        }
+        if self.sent.0 - self.second.1 > STORM {
+            self.violate("storm", format!("more than {STORM} messages in a second: answers beget questions"));
+        }
         match self.queue.first_key_value().map(|((at, _), _)| *at) {
             Some(at) if at <= now => match self.queue.pop_first() {
                 Some((_, Event::Plan)) => return true,

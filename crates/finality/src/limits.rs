@@ -75,6 +75,10 @@ pub const RUN_JUMP: u64 = 1 << 32;
 /// How far `seq` jumps when a Resume is signed: over everything that a lost disk could have signed, in a hundred thousand runs.
 pub const RESUME_JUMP: u64 = 1 << 50;
 
+/// The largest `seq` that a message may have: a custodian that was shown an own one counts on from there, so the rest of the range
+/// must hold every jump that is still to come. No run of the protocol gets anywhere near it.
+pub const SEQ_MAX: u64 = 1 << 62;
+
 /// Commitments that a custodian issues for one (epoch, height, id): n-t+1 attempts, restarts and returns, and an end to a
 /// leader that asks for ever.
 pub const COMMITMENTS_PER_HEAD: u32 = 64;

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use crate::context::{Context, Identity};
 use crate::evidence::Evidence;
-use crate::limits::ENVELOPE_BYTES;
+use crate::limits::{ENVELOPE_BYTES, SEQ_MAX};
 use crate::recover::{Report, Resume};
 use crate::wire;
 
@@ -420,7 +420,7 @@ kinds! {
 }
 
 /// The hash of a body's exact bytes.
-fn body_hash(body: &[u8]) -> Hash {
+pub(crate) fn body_hash(body: &[u8]) -> Hash {
     tagged("concordat/body", &[body])
 }
 
@@ -527,6 +527,9 @@ pub(crate) fn authenticate(
     let sender = u16::try_from(envelope.sender).unwrap_or_default();
     let kind = Kind::read(envelope.kind)
         .ok_or_else(|| MessageError::Malformed(format!("kind {} is unknown", envelope.kind)))?;
+    if envelope.seq > SEQ_MAX {
+        return Err(MessageError::Malformed(format!("seq {}; at most {SEQ_MAX} is taken", envelope.seq)));
+    }
     let digest = context.digest(sender, envelope.seq, envelope.kind, &body_hash(&envelope.body));
     context.verify(sender, envelope.kind, &digest, &envelope.signature)?;
     Ok((sender, kind, digest))
@@ -537,6 +540,7 @@ pub(crate) fn check_claim(context: &Context, sender: u16, claim: &wire::Claim) -
     let hash = Hash::from_slice(&claim.body_hash)?;
     let digest = context.digest(sender, claim.seq, claim.kind, &hash);
     (claim.sender == u32::from(sender)
+        && claim.seq <= SEQ_MAX
         && context.verify(sender, claim.kind, &digest, &claim.signature).is_ok())
     .then_some(claim.seq)
 }

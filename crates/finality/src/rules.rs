@@ -96,7 +96,7 @@ pub trait Rules: Send + Sync + 'static {
     /// The `seq` of the next flush. The law counts flushes; an explorer, for which two histories that differ in nothing else
     /// are one state, may count runs.
     fn next_seq(record: &Record) -> u64 {
-        record.seq + 1
+        record.seq.saturating_add(1)
     }
 }
 

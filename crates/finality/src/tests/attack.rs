@@ -208,6 +208,30 @@ fn messages_are_refused_with_the_name_of_what_is_wrong() {
     assert!(matches!(Message::receive(context, 2, &foreign.to_bytes()), Err(MessageError::Signature { .. })));
 }
 
+/// Whoever is shown an own message counts on from its seq: from one at the end of the range it could only begin again.
+#[test]
+fn a_seq_leaves_room_to_count_on() {
+    let cluster = Cluster::four();
+    let context = &cluster.context;
+    let sealed = |seq| {
+        let identity = &cluster.members[&2].identity;
+        crate::message::seal(context, identity, 2, seq, Kind::Nudge, Vec::new(), Vec::new())
+    };
+    let claim = |envelope: &wire::Envelope| wire::Claim {
+        sender: 2,
+        seq: envelope.seq,
+        kind: envelope.kind,
+        body_hash: crate::message::body_hash(&envelope.body).as_bytes().to_vec(),
+        signature: envelope.signature.clone(),
+    };
+    let (last, beyond) = (sealed(crate::limits::SEQ_MAX), sealed(crate::limits::SEQ_MAX + 1));
+    assert_eq!(crate::message::check_claim(context, 2, &claim(&last)), Some(crate::limits::SEQ_MAX));
+    assert_eq!(crate::message::check_claim(context, 2, &claim(&beyond)), None);
+    assert!(Message::check(context, last).is_ok());
+    let refused = Message::check(context, beyond);
+    assert!(matches!(refused, Err(MessageError::Malformed(text)) if text.contains("seq")));
+}
+
 #[test]
 fn a_certificate_of_fewer_than_q_prepares_is_none() {
     let cluster = Cluster::four();
