@@ -59,7 +59,7 @@ fn nothing_but_questions_and_answers_leaves_before_the_check_is_over() {
 #[test]
 fn a_liar_silences_nobody_by_its_own_signature() {
     let mut solo = Solo::<Law>::open(founded(), false);
-    let highest = Some(solo.claim(1, u64::MAX));
+    let highest = Some(solo.claim(1, crate::limits::SEQ_MAX));
     for from in [1, 2, 3] {
         let highest = highest.clone();
         solo.answer(from, |answer| answer.highest = highest);
