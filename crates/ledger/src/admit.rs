@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use concordat_events::output::STARTED_D;
 use concordat_events::{Definition7500, Hash, Mode, ValidEvent};
 use concordat_machine::{Definition, Fault};
 use concordat_store::{Store, StoreError};
 use nostr::JsonUtil;
-use serde_json::Value;
 
 use crate::keys;
 use crate::layer::Read;
 use crate::limits::{SOURCE_ENTRIES, SOURCE_MACHINES};
 use crate::reason::Refusal;
-use crate::record::{Claim, FixedLeaf, Record};
-use crate::work::{Slot, Verdict, Work, source_entries, source_prefixes};
+use crate::record::FixedLeaf;
+use crate::vet::{Asker, Birth, Tally};
+use crate::work::{Verdict, Work, source_entries, source_prefixes};
 
 /// The refusals that don't need the state.
 pub(crate) fn policy(
@@ -25,6 +26,10 @@ pub(crate) fn policy(
     let admission = &genesis.admission;
     if !admission.allow.is_empty() && !admission.allow.contains(&event.author()) {
         return Err(Refusal::NotAllowed);
+    }
+    // Reserved for machines that machines start: whoever took one beforehand could keep them from it.
+    if definition.d.starts_with(STARTED_D) {
+        return Err(Refusal::DTaken);
     }
     if leading_zeros(&event.id()) < u32::from(admission.pow_bits) {
         return Err(Refusal::Pow);
@@ -60,50 +65,12 @@ fn leading_zeros(id: &Hash) -> u32 {
     zeros
 }
 
-/// Would this definition's content be admitted? Beside what the engine finds, an action that starts another machine
-/// is a fault: machines can't start each other yet, and an effect is never ignored.
+/// Would this definition's content be admitted?
 ///
 /// # Errors
 /// Every fault with its place.
 pub fn check_definition(text: &str) -> Result<Definition, Vec<Fault>> {
-    let definition = Definition::parse(text)?;
-    let mut faults = Vec::new();
-    match serde_json::from_str(text) {
-        Ok(value) => reaching_out(&value, "", &mut faults),
-        Err(error) => faults.push(Fault { path: String::new(), message: error.to_string() }),
-    }
-    if faults.is_empty() { Ok(definition) } else { Err(faults) }
-}
-
-/// Finds `start` wherever actions stand. The engine has bounded the nesting.
-fn reaching_out(value: &Value, path: &str, faults: &mut Vec<Fault>) {
-    let Value::Object(fields) = value else {
-        for (n, item) in value.as_array().into_iter().flatten().enumerate() {
-            reaching_out(item, &format!("{path}/{n}"), faults);
-        }
-        return;
-    };
-    for (key, value) in fields {
-        let path = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
-        match key.as_str() {
-            // Data, not structure: whatever stands in it runs nothing.
-            "context" | "params" => {}
-            "entry" | "exit" | "actions" => {
-                let actions = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-                for (n, action) in actions.iter().enumerate() {
-                    let name = action.as_str().or_else(|| action.get("type").and_then(Value::as_str));
-                    if let Some(name @ "start") = name {
-                        let path = if value.is_array() { format!("{path}/{n}") } else { path.clone() };
-                        let message = format!("`{name}` isn't supported yet: a machine can't start another");
-                        faults.push(Fault { path, message });
-                    }
-                }
-                // A state may have one of these names too.
-                reaching_out(value, &path, faults);
-            }
-            _ => reaching_out(value, &path, faults),
-        }
-    }
+    Definition::parse(text)
 }
 
 impl<S: Store> Work<'_, S> {
@@ -119,13 +86,11 @@ impl<S: Store> Work<'_, S> {
         if let Err(refusal) = policy(self.genesis, &self.charter.versions.engines, event, &definition) {
             return Ok(Err(refusal));
         }
-        let author = keys::author_key(&event.author());
-        let count: u32 = self.leaf(&author)?.unwrap_or(0);
+        let count: u32 = self.leaf(&keys::author_key(&event.author()))?.unwrap_or(0);
         if count >= self.genesis.admission.machines_per_author {
             return Ok(Err(Refusal::Quota));
         }
-        let claim = Self::snapshot_claim(&definition.d);
-        if self.has(&claim)? {
+        if self.has(&Self::snapshot_claim(&definition.d))? {
             return Ok(Err(Refusal::DTaken));
         }
         if let Some(refusal) = self.sources_refused(&definition)? {
@@ -133,6 +98,8 @@ impl<S: Store> Work<'_, S> {
         }
         let leaf = FixedLeaf {
             creator: event.author(),
+            parent: None,
+            of: None,
             d: definition.d,
             strict: definition.mode == Mode::Strict,
             sources: definition.sources.iter().map(JsonUtil::as_json).collect(),
@@ -143,41 +110,19 @@ impl<S: Store> Work<'_, S> {
             Ok(step) => step,
             Err(rejection) => return Ok(Err(rejection.into())),
         };
-        let record = Record {
-            started_ms: self.now_ms,
-            state: step.state.clone(),
-            last: None,
-            snapshot_s: None,
-            queued: None,
-            effects: 0,
-            sent: 0,
-            timer_streak: 0,
-            rest_until_ms: None,
+        let mut tally = Tally::starting(step.state.is_done());
+        let step = match self.vet(&Asker::new(id, leaf.creator, 0), step, &mut tally)? {
+            Ok(step) => step,
+            Err(refusal) => return Ok(Err(refusal)),
         };
-        let mut slot = Slot::new(fixed.clone(), record);
-        // One that is done once started never takes an input: it isn't indexed and doesn't count.
-        let done = step.state.is_done();
-        if let Err(refusal) = self.commit(id, &mut slot, step)? {
-            return Ok(Err(refusal));
-        }
-        if !done {
-            for prefix in source_prefixes(&fixed.sources) {
-                self.over.put(keys::source(&prefix, &id), Vec::new());
-            }
-            self.set(&author, &(count + 1))?;
-        }
-        self.set(&claim, &Claim { machine: id, at: None, queued: None })?;
-        self.set(&keys::definition_key(&id), &leaf)?;
-        self.put(id, slot);
-        Ok(Ok(()))
+        self.bear(Birth { id, leaf, fixed, event: None, step }).map(Ok)
     }
 
     fn parse(&self, id: &Hash, leaf: &FixedLeaf) -> Option<Arc<crate::record::Fixed>> {
         if let Some(fixed) = self.definitions.get(id) {
             return Some(fixed);
         }
-        check_definition(&leaf.text).ok()?;
-        let fixed = Arc::new(leaf.parse().ok()?);
+        let fixed = Arc::new(leaf.fixed(leaf.definition().ok()?).ok()?);
         self.definitions.put(*id, fixed.clone());
         Some(fixed)
     }
@@ -201,8 +146,6 @@ impl<S: Store> Work<'_, S> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -212,32 +155,6 @@ mod tests {
         }
         for name in ["xstate@4", "xstate@50", "xstate", "robot@5", ""] {
             assert!(!is_xstate5(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn starts_are_found_wherever_actions_stand() {
-        let send = json!({"type": "start", "params": {"definition": "x"}});
-        let found = |definition: Value| {
-            let mut faults = Vec::new();
-            reaching_out(&definition, "", &mut faults);
-            faults.into_iter().map(|fault| fault.path).collect::<Vec<_>>()
-        };
-        assert_eq!(found(json!({"states": {"a": {"entry": send}}})), ["/states/a/entry"]);
-        assert_eq!(
-            found(json!({"states": {"a/b": {"on": {"GO": [{"actions": [{"type": "raise"}, send]}]}}}})),
-            ["/states/a~1b/on/GO/0/actions/1"]
-        );
-        assert_eq!(
-            found(json!({"states": {"a": {"always": {"actions": "start"}}}})),
-            ["/states/a/always/actions"]
-        );
-        assert_eq!(found(json!({"states": {"entry": {"exit": send}}})), ["/states/entry/exit"]);
-        for harmless in [
-            json!({"context": {"entry": "send"}, "states": {"send": {"entry": "raise"}}}),
-            json!({"states": {"a": {"on": {"send": "b"}}, "b": {"on": {"start": {"target": "a"}}}}}),
-        ] {
-            assert!(found(harmless).is_empty());
         }
     }
 

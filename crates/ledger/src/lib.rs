@@ -27,6 +27,7 @@ mod request;
 mod sync;
 mod timers;
 mod tree;
+mod vet;
 mod work;
 
 pub use admit::check_definition;

@@ -16,8 +16,20 @@ pub const TIMER_REST_MS: u64 = 1_000;
 /// refused with `busy` instead of growing the queue for all.
 pub const QUEUED_EFFECTS: u32 = 64;
 
-/// Messages between machines that one request or timer sets going, answers to answers included: each is a step.
+/// Messages between machines and starts of machines that one request or timer sets going, those that follow from them
+/// included: each is a step.
 pub const MAIL_PER_REQUEST: usize = 32;
+
+/// Machines that one request or timer starts, those that they start at once included. So it also bounds a chain.
+pub const STARTS_PER_REQUEST: usize = 8;
+
+/// Machines that start machines may do so by their timers this often until a participant is accepted again, and those
+/// that a timer started not before: else one signed request would make state for ever.
+pub const STARTS_BY_TIMERS: u32 = 8;
+
+/// Machines that machines start in one batch, over all of them: each makes an event as large as its definition due, and
+/// a head signs 63.
+pub const STARTS_PER_BATCH: usize = 32;
 
 /// Running machines whose `source` filters name the same kind and author (each may be "any"): an event is an input of
 /// all that match, up to four times as many, and all of them must stay parsed ([`PARSED_DEFINITIONS`]).

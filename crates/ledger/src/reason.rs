@@ -46,6 +46,10 @@ pub enum Refusal {
     NumberReused,
     /// Too few confirm it, a confirmation is wrong, or the new shares don't sign.
     Unconfirmed,
+    /// It starts a machine from a definition that the group hasn't admitted.
+    UnknownDefinition,
+    /// It starts more machines than one request, one batch or a machine's timers may.
+    StartLimit,
     /// The machine itself said no.
     Machine(concordat_machine::Reason),
 }
@@ -74,6 +78,8 @@ impl Refusal {
             Refusal::NoProposal => "no_proposal",
             Refusal::NumberReused => "number_reused",
             Refusal::Unconfirmed => "unconfirmed",
+            Refusal::UnknownDefinition => "unknown_definition",
+            Refusal::StartLimit => "start_limit",
             Refusal::Machine(reason) => reason.code(),
         }
     }
@@ -126,6 +132,8 @@ mod tests {
             NoProposal,
             NumberReused,
             Unconfirmed,
+            UnknownDefinition,
+            StartLimit,
         ];
         let machine = [
             M::UnknownEvent,

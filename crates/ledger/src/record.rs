@@ -36,6 +36,15 @@ pub struct Record {
     /// Messages that it has sent to machines.
     #[serde(default, skip_serializing_if = "is_zero_u64")]
     pub sent: u64,
+    /// Machines that it has started.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub begun: u64,
+    /// Machines that its timers have started since its last accepted input.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub begun_by_timers: u32,
+    /// Why its last timer changed nothing; none if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer_refused: Option<String>,
     /// Timers fired since its last accepted input.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub timer_streak: u32,
@@ -53,6 +62,24 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Record {
+    /// That of a machine that starts.
+    pub(crate) fn new(started_ms: u64, state: State) -> Self {
+        Record {
+            started_ms,
+            state,
+            last: None,
+            snapshot_s: None,
+            queued: None,
+            effects: 0,
+            sent: 0,
+            begun: 0,
+            begun_by_timers: 0,
+            timer_refused: None,
+            timer_streak: 0,
+            rest_until_ms: None,
+        }
+    }
+
     /// When the machine's next timer fires; `None` if it has none or is done.
     pub fn next_due_ms(&self) -> Option<u64> {
         if self.state.is_done() {
@@ -66,22 +93,31 @@ impl Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FixedLeaf {
+    /// Whose quota it counts against: who signed its definition, or whose machine started it.
     pub(crate) creator: PublicKey,
+    /// The machine that started it; none if a participant did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<Hash>,
+    /// The definition whose `text` it runs, if that isn't its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) of: Option<Hash>,
     pub(crate) d: String,
     pub(crate) strict: bool,
     /// `source` filters as JSON.
     pub(crate) sources: Vec<String>,
-    /// The definition's content.
+    /// The definition's content; empty if it runs another's.
     pub(crate) text: String,
 }
 
 /// The same, parsed.
 pub(crate) struct Fixed {
     pub(crate) creator: PublicKey,
+    pub(crate) parent: Option<Hash>,
     pub(crate) d: String,
     pub(crate) mode: Mode,
     pub(crate) sources: Vec<Filter>,
-    pub(crate) definition: Definition,
+    /// Shared by all machines that run it.
+    pub(crate) definition: Arc<Definition>,
 }
 
 impl FixedLeaf {
@@ -90,11 +126,18 @@ impl FixedLeaf {
         self.sources.iter().map(|text| Filter::from_json(text).map_err(|error| error.to_string())).collect()
     }
 
-    pub(crate) fn parse(&self) -> Result<Fixed, String> {
-        let definition = Definition::parse(&self.text)
-            .map_err(|faults| faults.first().map(ToString::to_string).unwrap_or_default())?;
+    /// The definition of its own text.
+    pub(crate) fn definition(&self) -> Result<Arc<Definition>, String> {
+        Definition::parse(&self.text)
+            .map(Arc::new)
+            .map_err(|faults| faults.first().map(ToString::to_string).unwrap_or_default())
+    }
+
+    /// The machine's own part beside the parsed definition that it runs.
+    pub(crate) fn fixed(&self, definition: Arc<Definition>) -> Result<Fixed, String> {
         Ok(Fixed {
             creator: self.creator,
+            parent: self.parent,
             d: self.d.clone(),
             mode: if self.strict { Mode::Strict } else { Mode::Sequenced },
             sources: self.filters()?,
@@ -124,6 +167,9 @@ pub(crate) struct QueuedEffect {
     pub(crate) kind: u16,
     pub(crate) tags: Vec<Vec<String>>,
     pub(crate) content: String,
+    /// Its `created_at`, where its id is somebody's name already: the definition of a machine that a machine started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<u64>,
 }
 
 impl QueuedEffect {
@@ -155,8 +201,10 @@ pub(crate) struct QueuedSnapshot {
 pub struct MachineView {
     /// Its id: that of its definition.
     pub id: Hash,
-    /// Who started it.
+    /// Who started it, or whose machine did.
     pub creator: PublicKey,
+    /// The machine that started it; none if a participant did.
+    pub parent: Option<Hash>,
     /// `d` of its snapshots.
     pub d: String,
     /// How its inputs are ordered.
@@ -167,7 +215,14 @@ pub struct MachineView {
 
 impl MachineView {
     pub(crate) fn new(id: Hash, fixed: &Arc<Fixed>, record: Record) -> Self {
-        MachineView { id, creator: fixed.creator, d: fixed.d.clone(), mode: fixed.mode, record }
+        MachineView {
+            id,
+            creator: fixed.creator,
+            parent: fixed.parent,
+            d: fixed.d.clone(),
+            mode: fixed.mode,
+            record,
+        }
     }
 
     /// XState's persisted snapshot.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::kept::Kept;
 use crate::keys;
 use crate::layer::Read;
-use crate::limits::{MAIL_PER_REQUEST, SOURCE_MACHINES};
+use crate::limits::{MAIL_PER_REQUEST, SOURCE_MACHINES, STARTS_PER_REQUEST};
 use crate::reason::Refusal;
 use crate::work::{Slot, Verdict, Work};
 
@@ -91,6 +91,7 @@ impl<S: Store> Work<'_, S> {
     /// Executes one request of the current batch.
     pub(crate) fn request(&mut self, event: &ValidEvent, cluster: Hash) -> Result<Outcome, StoreError> {
         self.mail_left = MAIL_PER_REQUEST;
+        self.starts_left = STARTS_PER_REQUEST;
         let verdict = match Route::of(event, &self.genesis.group_key) {
             Err(error) => Err(unreadable(&error)),
             Ok(Route::Definition(definition)) => self.admit(event, definition)?,
@@ -198,6 +199,7 @@ impl<S: Store> Work<'_, S> {
         if verdict.is_ok() {
             let record = Self::note(slot);
             record.timer_streak = 0;
+            record.begun_by_timers = 0;
             record.rest_until_ms = None;
         }
         Ok(verdict)

@@ -10,7 +10,11 @@ use concordat_store::{Store, StoreError};
 use crate::kept::Kept;
 use crate::keys;
 use crate::layer::Read;
-use crate::limits::{MAIL_PER_REQUEST, TIMER_REST_MS, TIMER_STREAK, TIMERS_PER_BATCH};
+use crate::limits::{
+    MAIL_PER_REQUEST, STARTS_BY_TIMERS, STARTS_PER_BATCH, STARTS_PER_REQUEST, TIMER_REST_MS, TIMER_STREAK,
+    TIMERS_PER_BATCH,
+};
+use crate::reason::Refusal;
 use crate::work::{Slot, Work};
 
 impl<S: Store> Work<'_, S> {
@@ -18,6 +22,8 @@ impl<S: Store> Work<'_, S> {
     pub(crate) fn begin(&mut self, now_ms: u64) -> Result<(), StoreError> {
         self.now_ms = now_ms;
         self.timers_left = TIMERS_PER_BATCH;
+        self.batch_starts_left = STARTS_PER_BATCH;
+        self.by_timer = true;
         // In rounds: a machine may have several due, and one set by a timer that fired comes after all that were due.
         while self.timers_left > 0 {
             let due = self.due()?;
@@ -28,12 +34,25 @@ impl<S: Store> Work<'_, S> {
                 let key = keys::machine_key(&id);
                 let missing = || keys::corrupt(&key, "the index of timers names a machine that isn't there");
                 let mut slot = self.take(&id)?.ok_or_else(missing)?;
+                let left = STARTS_BY_TIMERS.saturating_sub(slot.record.begun_by_timers);
+                let starts = STARTS_PER_REQUEST.min(usize::try_from(left).unwrap_or(usize::MAX));
+                self.starts_left = starts;
                 let fired = self.fire(id, &mut slot);
                 self.put(id, slot);
                 fired?;
                 self.deliver()?;
+                let begun = u32::try_from(starts - self.starts_left).unwrap_or(u32::MAX);
+                // What its messages made others start counts as its own.
+                if begun > 0
+                    && let Some(mut slot) = self.take(&id)?
+                {
+                    let record = Self::note(&mut slot);
+                    record.begun_by_timers = record.begun_by_timers.saturating_add(begun);
+                    self.put(id, slot);
+                }
             }
         }
+        self.by_timer = false;
         Ok(())
     }
 
@@ -70,14 +89,20 @@ impl<S: Store> Work<'_, S> {
             .ok_or_else(|| keys::corrupt(&key, "the index names a timer that the machine doesn't have"))?;
         let without = without_first_timer(&slot.record.state)
             .ok_or_else(|| keys::corrupt(&key, "expected a state with a timer"))?;
-        if fired.rejection.is_some() {
+        let refused = if let Some(rejection) = fired.rejection {
             Self::note(slot).state = fired.step.state;
-        } else if self.commit(id, slot, fired.step)?.is_err() {
-            // What it wanted signed is refused, so the step didn't happen.
-            Self::note(slot).state = without;
-        }
+            Some(rejection.into())
+        } else {
+            let refused = self.commit(id, slot, fired.step)?.err();
+            if refused.is_some() {
+                // What it asked for is refused, so the step didn't happen.
+                Self::note(slot).state = without;
+            }
+            refused
+        };
         let now_ms = self.now_ms;
         let record = Self::note(slot);
+        record.timer_refused = refused.map(|refusal: Refusal| refusal.code().to_owned());
         record.timer_streak = record.timer_streak.saturating_add(1);
         record.rest_until_ms = (record.timer_streak >= TIMER_STREAK).then(|| now_ms + TIMER_REST_MS);
         Ok(())

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use concordat_events::change::Charter;
-use concordat_events::kinds::{SNAPSHOT, allowed_effect};
-use concordat_events::limits::{EVENT_BYTES, EVENT_TAGS, MAX_INTEGER, NAME_BYTES};
+use concordat_events::kinds::SNAPSHOT;
 use concordat_events::{Genesis, Hash, Template};
-use concordat_machine::{Effect, Step};
+use concordat_machine::Step;
 use concordat_store::{Store, StoreError};
 use nostr::Filter;
 use serde::Serialize;
@@ -17,9 +16,10 @@ use crate::cache::Definitions;
 use crate::keys;
 use crate::layer::{Certified, Overlay, Read};
 use crate::limits;
-use crate::mail::{Mail, mail_id};
+use crate::mail::Mail;
 use crate::reason::Refusal;
 use crate::record::{self, Claim, Fixed, FixedLeaf, QueuedEffect, QueuedSnapshot, Record};
+use crate::vet::{Asker, Birth, Tally, Vetted};
 
 /// What a rule says: done, or refused with a reason. The outer error is the store's.
 pub(crate) type Verdict<T = ()> = Result<Result<T, Refusal>, StoreError>;
@@ -55,8 +55,14 @@ pub(crate) struct Work<'a, S> {
     pub(crate) timers_left: usize,
     /// Messages between machines that wait to be delivered.
     pub(crate) mail: VecDeque<Mail>,
-    /// Messages that the current request or timer may still send.
+    /// Messages that the current request or timer may still send, and machines that it may still start, together.
     pub(crate) mail_left: usize,
+    /// Machines that it may still start.
+    pub(crate) starts_left: usize,
+    /// Machines that the current batch may still start.
+    pub(crate) batch_starts_left: usize,
+    /// Is it a timer?
+    pub(crate) by_timer: bool,
     machines: BTreeMap<Hash, Slot>,
     pub(crate) touched: BTreeSet<Hash>,
     next_place: Option<u64>,
@@ -81,6 +87,9 @@ impl<'a, S: Store> Work<'a, S> {
             timers_left: 0,
             mail: VecDeque::new(),
             mail_left: 0,
+            starts_left: 0,
+            batch_starts_left: 0,
+            by_timer: false,
             machines: BTreeMap::new(),
             touched: BTreeSet::new(),
             next_place: None,
@@ -145,21 +154,28 @@ impl<'a, S: Store> Work<'a, S> {
         Ok(place)
     }
 
-    /// Makes a step part of the state, or refuses it whole for what it asks the group to sign.
+    /// Makes a step part of the state, or refuses it whole for what it asks for.
     pub(crate) fn commit(&mut self, id: Hash, slot: &mut Slot, step: Step) -> Verdict {
-        let (effects, mail) = match self.vet(id, slot, step.effects)? {
-            Ok(vetted) => vetted,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+        match self.vet(&Asker::of(id, slot), step, &mut Tally::default())? {
+            Ok(vetted) => self.apply(id, slot, vetted).map(Ok),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Makes a step that was judged part of the state.
+    pub(crate) fn apply(&mut self, id: Hash, slot: &mut Slot, step: Vetted) -> Result<(), StoreError> {
         self.keep(&id, step.records)?;
-        self.mail_left = self.mail_left.saturating_sub(mail.len());
-        slot.record.sent = slot.record.sent.saturating_add(mail.len() as u64);
-        self.mail.extend(mail);
+        self.mail_left = self.mail_left.saturating_sub(step.mail.len() + step.births.len());
+        self.starts_left = self.starts_left.saturating_sub(step.births.len());
+        self.batch_starts_left = self.batch_starts_left.saturating_sub(step.births.len());
+        slot.record.sent = slot.record.sent.saturating_add(step.mail.len() as u64);
+        slot.record.begun = slot.record.begun.saturating_add(step.births.len() as u64);
+        self.mail.extend(step.mail);
         let was_done = slot.record.state.is_done();
         slot.record.state = step.state;
         slot.changed = true;
         self.touched.insert(id);
-        for effect in effects {
+        for effect in step.effects {
             self.enqueue(slot, effect)?;
         }
         if slot.record.queued.is_none() {
@@ -171,65 +187,46 @@ impl<'a, S: Store> Work<'a, S> {
         if slot.record.state.is_done() && !was_done {
             self.retire(&id, slot)?;
         }
-        Ok(Ok(()))
+        step.births.into_iter().try_for_each(|birth| self.bear(birth))
+    }
+
+    /// Makes a machine part of the state.
+    pub(crate) fn bear(&mut self, birth: Birth) -> Result<(), StoreError> {
+        let Birth { id, leaf, fixed, event, step } = birth;
+        // One that is done once started never takes an input: it isn't indexed and doesn't count.
+        let done = step.state.is_done();
+        let mut slot = Slot::new(fixed.clone(), Record::new(self.now_ms, step.state.clone()));
+        if self.by_timer {
+            slot.record.begun_by_timers = limits::STARTS_BY_TIMERS;
+        }
+        if let Some(event) = event {
+            self.enqueue(&mut slot, event)?;
+        }
+        self.apply(id, &mut slot, step)?;
+        if !done {
+            for prefix in source_prefixes(&fixed.sources) {
+                self.over.put(keys::source(&prefix, &id), Vec::new());
+            }
+            let author = keys::author_key(&leaf.creator);
+            let count: u32 = self.leaf(&author)?.unwrap_or(0);
+            self.set(&author, &(count + 1))?;
+        }
+        self.set(&Self::snapshot_claim(&leaf.d), &Claim { machine: id, at: None, queued: None })?;
+        self.set(&keys::definition_key(&id), &leaf)?;
+        self.definitions.put(id, fixed);
+        self.put(id, slot);
+        Ok(())
+    }
+
+    /// Is there a machine of this id, in the state or in this head?
+    pub(crate) fn knows(&self, id: &Hash) -> Result<bool, StoreError> {
+        Ok(self.machines.contains_key(id) || self.has(&keys::machine_key(id))?)
     }
 
     /// Notes a change that no snapshot shows.
     pub(crate) fn note(slot: &mut Slot) -> &mut Record {
         slot.changed = true;
         &mut slot.record
-    }
-
-    /// Checks what a step wants signed. Nothing is written yet.
-    fn vet(&self, id: Hash, slot: &Slot, effects: Vec<Effect>) -> Verdict<(Vec<QueuedEffect>, Vec<Mail>)> {
-        let (mut vetted, mut mail) = (Vec::new(), Vec::new());
-        for effect in effects {
-            let (kind, content, tags) = match effect {
-                Effect::Publish { kind, content, tags } => (kind, content, tags),
-                Effect::Send { to, kind, data } => {
-                    let known = match Hash::from_hex(&to) {
-                        Some(to) if to == id || self.machines.contains_key(&to) => Some(to),
-                        Some(to) => self.has(&keys::machine_key(&to))?.then_some(to),
-                        None => None,
-                    };
-                    let Some(to) = known else { return Ok(Err(Refusal::UnknownMachine)) };
-                    if mail.len() >= self.mail_left {
-                        return Ok(Err(Refusal::Busy));
-                    }
-                    let n = slot.record.sent.saturating_add(mail.len() as u64);
-                    mail.push(Mail { from: id, to, kind, data, id: mail_id(&id, n) });
-                    continue;
-                }
-                // Definitions that could ask for this are refused at admission; none gets here.
-                Effect::Start { .. } => {
-                    return Ok(Err(Refusal::Machine(concordat_machine::Reason::EffectError)));
-                }
-            };
-            if !allowed_effect(kind) || kind == self.genesis.kinds.log {
-                return Ok(Err(Refusal::ForbiddenKind));
-            }
-            let effect = QueuedEffect { machine: id, kind, tags, content };
-            if effect.tags.len() > EVENT_TAGS
-                || self.template(&effect, MAX_INTEGER.unsigned_abs()).signed_size() > EVENT_BYTES
-            {
-                return Ok(Err(Refusal::TooLarge));
-            }
-            if let Some(d) = effect.d() {
-                if d.len() > NAME_BYTES {
-                    return Ok(Err(Refusal::TooLarge));
-                }
-                let claim: Option<Claim> = self.leaf(&keys::claim_key(kind, d))?;
-                if claim.is_some_and(|claim| claim.machine != id) {
-                    return Ok(Err(Refusal::DTaken));
-                }
-            }
-            vetted.push(effect);
-        }
-        let new = u32::try_from(vetted.len()).unwrap_or(u32::MAX);
-        if new > 0 && slot.record.effects.saturating_add(new) > limits::QUEUED_EFFECTS {
-            return Ok(Err(Refusal::Busy));
-        }
-        Ok(Ok((vetted, mail)))
     }
 
     /// Queues an effect. Under one (kind, `d`) only the newest counts, so it takes the place of one that still waits.
@@ -261,7 +258,7 @@ impl<'a, S: Store> Work<'a, S> {
     pub(crate) fn template(&self, effect: &QueuedEffect, created_at: u64) -> Template {
         Template {
             author: self.genesis.group_key,
-            created_at,
+            created_at: effect.at.unwrap_or(created_at),
             kind: effect.kind,
             tags: effect.tags.clone(),
             content: effect.content.clone(),
@@ -340,7 +337,12 @@ pub(crate) fn fixed<R: Read>(
     let key = keys::definition_key(id);
     let leaf: FixedLeaf =
         record::leaf(read, &key)?.ok_or_else(|| keys::corrupt(&key, "a machine without its definition"))?;
-    let fixed = Arc::new(leaf.parse().map_err(|error| keys::corrupt(&key, &error))?);
+    let parsed = match &leaf.of {
+        // A machine that was started runs a definition with a text of its own: one step further, never two.
+        Some(of) if of != id => fixed(definitions, read, of)?.definition.clone(),
+        _ => leaf.definition().map_err(|error| keys::corrupt(&key, &error))?,
+    };
+    let fixed = Arc::new(leaf.fixed(parsed).map_err(|error| keys::corrupt(&key, &error))?);
     definitions.put(*id, fixed.clone());
     Ok(fixed)
 }

@@ -13,6 +13,7 @@ mod ledger {
     mod mail;
     mod records;
     mod snapshots;
+    mod starts;
     mod sync;
     mod timers;
 }

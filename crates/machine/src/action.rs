@@ -122,10 +122,16 @@ impl Action {
             }
             "start" => {
                 only(params, &["definition", "input"], at, faults);
-                Some(Self::Start {
-                    definition: part("definition", Value::Null, faults),
-                    input: part("input", Value::Null, faults),
-                })
+                let definition = part("definition", Value::Null, faults);
+                if let Some(text) = definition.as_text()
+                    && !is_id(text)
+                {
+                    faults.add(
+                        &at.key("definition"),
+                        "expected the id of a definition: 64 lower-case hex digits",
+                    );
+                }
+                Some(Self::Start { definition, input: part("input", Value::Null, faults) })
             }
             "records.put" => {
                 only(params, &["record", "key", "value"], at, faults);
@@ -217,6 +223,11 @@ fn record(params: Option<&Doc>, at: &Place, faults: &mut Faults) -> Option<Strin
         return None;
     }
     Some(name.to_owned())
+}
+
+/// Is this an event's id as Nostr writes it?
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Is this a type that a participant or a `raise` may use?

@@ -98,3 +98,36 @@ fn another_groups_events_are_no_history_of_this_one() {
     assert_eq!(story.code([]), Code::NoGenesis);
     assert_ne!(story.world.ledger.cluster(), Hash::ZERO);
 }
+
+/// Machines started by machines are replayed from the same public events: their definitions are the group's, due and known.
+#[test]
+fn machines_that_machines_started_are_replayed() {
+    let mut world = World::new();
+    let user = Keys::generate();
+    let model = world.definition(&user, "model", &counter());
+    let start =
+        json!({"type": "start", "params": {"definition": model.id(), "input": {"n": {"cel": "context.n"}}}});
+    let parent = json!({"id": "parent", "initial": "on", "context": {"n": 0}, "states": {"on": {
+        "on": {"GO": {"actions": [{"type": "cel.assign", "params": {"n": "context.n + 1"}}, start, start]}},
+        "after": {"500": {"actions": start}}
+    }}});
+    let parent = world.definition(&user, "parent", &parent);
+    world.head(0, &[&model, &parent]);
+    world.head(1_000, &[&input(&user, &parent, "GO", 1), &input(&user, &parent, "GO", 2)]);
+    let children = world.ledger.machines(None, usize::MAX).unwrap();
+    let child = children.iter().find(|machine| machine.parent == Some(parent.id())).unwrap().id;
+    let add = event(&user, 7501, concordat_events::request::input_tags(child, "ADD", None), "", START);
+    assert_eq!(world.one(2_000, &add), "ok");
+    let check = |events: &[ValidEvent]| {
+        let mut reader = Reader::new(world.group.public_key());
+        events.iter().for_each(|event| reader.event(event.clone()));
+        reader.check()
+    };
+    let report = check(&world.public).unwrap();
+    assert_eq!(report.machines, 2 + 5);
+    assert_eq!(report.state_root, world.ledger.tip().unwrap().head.state_root);
+    // Their definitions are due like any event that relays keep.
+    let without: Vec<_> = world.public.iter().filter(|event| event.id() != child).cloned().collect();
+    let failure = check(&without).unwrap_err();
+    assert_eq!((failure.code, failure.height), (Code::MissingEvent, Some(2)));
+}
