@@ -210,6 +210,29 @@ fn an_author_pays_with_the_own_quota_and_done_machines_cost_nothing() {
     assert_eq!(world.one(4_000, &squatter), "d_taken");
 }
 
+/// What the machines of one step want together is judged together: an address has one owner, a quota one sum.
+#[test]
+fn siblings_are_judged_together() {
+    let child = json!({"id": "child", "initial": "a", "context": {"kind": {"cel": "input == null ? 39001 : input"}},
+        "states": {"a": {"entry":
+            {"type": "publish", "params": {"kind": {"cel": "context.kind"}, "content": "x", "tags": [["d", "one"]]}}}}});
+    let mut world = World::with(|genesis| genesis.admission.machines_per_author = 4);
+    let user = Keys::generate();
+    let child = world.definition(&Keys::generate(), "child", &child);
+    let start = |kind: &Value| start_of(&json!(child.id()), kind);
+    let family = json!({"id": "family", "initial": "a", "states": {"a": {"on": {
+        "SAME": {"actions": [start(&json!(39_000)), start(&json!(39_000))]},
+        "OWN": {"actions": [start(&json!(39_000)), start(&json!(39_002))]},
+        "MORE": {"actions": [start(&json!(39_003)), start(&json!(39_004))]}
+    }}}});
+    let family = world.definition(&user, "family", &family);
+    assert_eq!(world.head(0, &[&child, &family]).0, ["ok", "ok"]);
+    assert_eq!(world.one(1_000, &input(&user, &family, "SAME", 1)), "d_taken");
+    assert_eq!(world.one(2_000, &input(&user, &family, "OWN", 2)), "ok");
+    assert_eq!(world.one(3_000, &input(&user, &family, "MORE", 3)), "quota");
+    assert_eq!(ids(&world).len(), 4);
+}
+
 /// Messages reach the machines of the own step, in the order of its effects.
 #[test]
 fn a_started_machine_writes_to_its_parent() {
@@ -225,9 +248,10 @@ fn a_started_machine_writes_to_its_parent() {
         "HI": {"actions": {"type": "cel.assign", "params": {"log": "context.log + [event.data]"}}}
     }}}});
     let parent = world.definition(&user, "parent", &parent);
-    assert_eq!(world.head(0, &[&child, &parent]).0, ["ok", "ok"]);
-    assert_eq!(world.one(1_000, &input(&user, &parent, "GO", 1)), "ok");
-    assert_eq!(world.context(&parent, "log"), json!([1, 2]));
+    // Also while the state doesn't show the parent yet.
+    assert_eq!(world.head(0, &[&child, &parent, &input(&user, &parent, "GO", 1)]).0, ["ok", "ok", "ok"]);
+    assert_eq!(world.one(1_000, &input(&user, &parent, "GO", 2)), "ok");
+    assert_eq!(world.context(&parent, "log"), json!([1, 2, 1, 2]));
 }
 
 /// Nobody signs for what timers do, so they start a few machines and then wait for a participant.
