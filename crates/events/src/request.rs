@@ -44,6 +44,8 @@ pub struct Definition7500 {
     pub engines: Vec<(String, Vec<String>)>,
     /// Other events that are inputs too.
     pub sources: Vec<Filter>,
+    /// What the machine is started with; null if nothing.
+    pub input: Value,
 }
 
 /// What an input (kind 7501) says.
@@ -135,7 +137,11 @@ fn definition(event: &ValidEvent, group: &PublicKey) -> Result<Definition7500, R
     if sources.len() > SOURCES {
         return Err(tag("source", &format!("stands {} times; at most {SOURCES} are taken", sources.len())));
     }
-    Ok(Definition7500 { d: d.to_owned(), mode, engines, sources })
+    let input = match event.tag("input") {
+        None => Value::Null,
+        Some(text) => json::parse(text).map_err(|error| tag("input", &error.to_string()))?,
+    };
+    Ok(Definition7500 { d: d.to_owned(), mode, engines, sources, input })
 }
 
 fn input(event: &ValidEvent) -> Result<Input7501, RequestError> {
@@ -223,6 +229,18 @@ mod tests {
         for (kind, tags, content, expected) in bad {
             let error = Route::of(&event(kind, tags, content), &group).unwrap_err();
             assert!(matches!(error, RequestError::Tag { tag, .. } if tag == expected), "{error}");
+        }
+        let mut tags = definition_tags(&group, "a", None, Mode::Sequenced);
+        tags.push(vec!["input".into(), r#"{"n":1}"#.into()]);
+        let Ok(Route::Definition(read)) = Route::of(&event(DEFINITION, tags.clone(), "{}"), &group) else {
+            panic!()
+        };
+        assert_eq!(read.input["n"], 1);
+        for bad in ["{", "1.5", ""] {
+            tags.pop();
+            tags.push(vec!["input".into(), bad.into()]);
+            let error = Route::of(&event(DEFINITION, tags.clone(), "{}"), &group).unwrap_err();
+            assert!(matches!(error, RequestError::Tag { tag: "input", .. }), "{error}");
         }
         let float = event(INPUT, input_tags(Hash::ZERO, "X", None), "1.5");
         assert!(matches!(Route::of(&float, &group), Err(RequestError::Content { .. })));

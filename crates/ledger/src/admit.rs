@@ -106,10 +106,11 @@ impl<S: Store> Work<'_, S> {
             text: event.content().to_owned(),
         };
         let Some(fixed) = self.parse(&id, &leaf) else { return Ok(Err(Refusal::BadDefinition)) };
-        let step = match fixed.definition.start(self.now_ms, Some(&leaf.creator.to_hex())) {
-            Ok(step) => step,
-            Err(rejection) => return Ok(Err(rejection.into())),
-        };
+        let step =
+            match fixed.definition.start_with(self.now_ms, Some(&leaf.creator.to_hex()), &definition.input) {
+                Ok(step) => step,
+                Err(rejection) => return Ok(Err(rejection.into())),
+            };
         let mut tally = Tally::starting(step.state.is_done());
         let step = match self.vet(&Asker::new(id, leaf.creator, 0), step, &mut tally)? {
             Ok(step) => step,

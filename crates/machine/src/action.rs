@@ -8,6 +8,7 @@ use crate::cel::{self, Expr, Failure, Meter, Scope, Type};
 use crate::guard::{named, only, text};
 use crate::json::{Doc, Faults, Place, size};
 use crate::limits;
+use crate::quote::quote;
 use crate::state::canonical;
 use crate::step::Effect;
 use crate::template::Template;
@@ -152,8 +153,9 @@ impl Action {
                 faults.add(
                     whole,
                     format!(
-                        "unknown action {other:?}: this engine has cel.assign, assignExecutor, \
-                         raise, publish, send, start, records.put, records.remove"
+                        "unknown action {}: this engine has cel.assign, assignExecutor, raise, publish, send, \
+                         start, records.put, records.remove",
+                        quote(other)
                     ),
                 );
                 None
@@ -219,7 +221,7 @@ impl Effect {
 fn record(params: Option<&Doc>, at: &Place, faults: &mut Faults) -> Option<String> {
     let name = text(params, "record", at, faults)?;
     if !faults.names.records.contains(name) {
-        faults.add(&at.key("record"), format!("{name:?} isn't declared in `records`"));
+        faults.add(&at.key("record"), format!("{} isn't declared in `records`", quote(name)));
         return None;
     }
     Some(name.to_owned())

@@ -9,6 +9,7 @@ use crate::definition::{Definition, Kind, Node, Transition};
 use crate::guard::only;
 use crate::json::{Doc, Faults, Place};
 use crate::limits;
+use crate::quote::quote;
 use crate::step::Fault;
 use crate::template::Template;
 use serde_json::Value;
@@ -112,7 +113,7 @@ impl<'d> Admission<'d> {
         let tags = self.tags(doc, at);
         let i = self.nodes.len();
         if self.ids.insert(id.clone(), i).is_some() {
-            self.faults.add(at, format!("the id {id:?} is taken"));
+            self.faults.add(at, format!("the id {} is taken", quote(&id)));
         }
         self.nodes.push(Node {
             id,
@@ -268,8 +269,9 @@ impl<'d> Admission<'d> {
                     self.faults.add(
                         &at.key("type"),
                         format!(
-                            "unknown type {other:?}: expected atomic, compound, parallel, final \
-                             or history"
+                            "unknown type {}: expected atomic, compound, parallel, final \
+                             or history",
+                            quote(other)
                         ),
                     );
                     Kind::Atomic

@@ -9,6 +9,7 @@ use crate::definition::{After, Kind, Node, Transition};
 use crate::guard::{Guard, only};
 use crate::json::{Doc, Place};
 use crate::limits;
+use crate::quote::quote;
 use crate::target;
 use crate::template::Template;
 use serde_json::Value;
@@ -78,10 +79,11 @@ impl Admission<'_> {
             Some(Node { kind: Kind::History { .. }, .. })
                 if child.and_then(|c| self.docs.get(c)).is_some_and(|(d, _)| d.get("target").is_none()) =>
             {
-                self.faults.add(&at, format!("the history state {key:?} needs a `target` to be initial"));
+                self.faults
+                    .add(&at, format!("the history state {} needs a `target` to be initial", quote(key)));
             }
             Some(_) => {}
-            None => self.faults.add(&at, format!("{key:?} is not the key of a state in `states`")),
+            None => self.faults.add(&at, format!("{} is not the key of a state in `states`", quote(key))),
         }
         (child, actions)
     }

@@ -6,6 +6,7 @@
 
 use crate::cel::{self, Expr, Type};
 use crate::json::{Doc, Faults, Place};
+use crate::quote::quote;
 use serde_json::Value;
 
 /// An admitted guard.
@@ -115,9 +116,10 @@ impl Guard {
                 faults.add(
                     whole,
                     format!(
-                        "unknown guard {other:?}: this engine has cel, isCreator, isNotCreator, \
+                        "unknown guard {}: this engine has cel, isCreator, isNotCreator, \
                          isExecutor, isReceiver, isCreatorOrExecutor, isOracle, and, or, not, \
-                         stateIn"
+                         stateIn",
+                        quote(other)
                     ),
                 );
                 None

@@ -7,6 +7,7 @@
 
 use crate::cel::Names;
 use crate::limits;
+use crate::quote::{cut, quote};
 use crate::step::Fault;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -150,7 +151,8 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn add(&mut self, at: &Place, message: impl Into<String>) {
         if self.found.len() < limits::FAULTS {
-            self.found.push(Fault { path: at.0.clone(), message: message.into() });
+            let most = limits::FAULT_BYTES;
+            self.found.push(Fault { path: cut(at.0.clone(), most), message: cut(message.into(), most) });
         }
     }
 
@@ -280,7 +282,7 @@ impl<'de> Deserialize<'de> for Doc {
                 let mut seen = BTreeSet::new();
                 while let Some((key, value)) = map.next_entry::<String, Doc>()? {
                     if key == "__proto__" || !seen.insert(key.clone()) {
-                        return Err(de::Error::custom(format!("repeated or reserved key {key:?}")));
+                        return Err(de::Error::custom(format!("repeated or reserved key {}", quote(&key))));
                     }
                     members.push((key, value));
                 }

@@ -20,6 +20,7 @@ mod engine;
 mod guard;
 mod json;
 pub mod limits;
+mod quote;
 mod records;
 pub mod run;
 mod state;

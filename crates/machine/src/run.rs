@@ -6,6 +6,7 @@
 //! as a batch would.
 
 use crate::definition::Definition;
+use crate::quote::quote;
 use crate::records::MemoryRecords;
 use crate::state::State;
 use crate::step::{Event, Fault, Rejection, Step};
@@ -177,7 +178,7 @@ impl Runner {
 /// # Errors
 /// What was expected.
 pub fn seconds_to_ms(text: &str) -> Result<u64, String> {
-    let wrong = || format!("expected seconds since 1970 like 1700000000 or 12.5, got {text:?}");
+    let wrong = || format!("expected seconds since 1970 like 1700000000 or 12.5, got {}", quote(text));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {

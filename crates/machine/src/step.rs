@@ -4,6 +4,8 @@
 //! [`Reason`]; a rejected event leaves the state as it was. Refuses: nothing here runs anything;
 //! an [`Effect`] is a declaration that the custodians carry out once its head is certified.
 
+use crate::limits;
+use crate::quote::cut;
 use crate::state::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -201,7 +203,7 @@ pub struct Rejection {
 
 impl Rejection {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: cut(detail.into(), limits::FAULT_BYTES) }
     }
 }
 

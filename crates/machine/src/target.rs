@@ -3,6 +3,7 @@
 use crate::admit::Admission;
 use crate::definition::{Kind, Node};
 use crate::guard::state_path;
+use crate::quote::quote;
 
 /// The state that a target of state `from` names.
 ///
@@ -21,9 +22,11 @@ pub(crate) fn resolve(a: &Admission<'_>, from: usize, target: &str) -> Result<us
             by_path(a, parent, &format!("{key}{target}"))
         }
         (None, Some(parent)) => by_path(a, parent, target),
-        (None, None) => {
-            Err(format!("{target:?} is not a target from the machine itself: did you mean \".{target}\"?"))
-        }
+        (None, None) => Err(format!(
+            "{} is not a target from the machine itself: did you mean {}?",
+            quote(target),
+            quote(&format!(".{target}"))
+        )),
     }
 }
 
@@ -32,7 +35,7 @@ pub(crate) fn by_id(a: &Admission<'_>, target: &str) -> Result<usize, String> {
     let path = state_path(target);
     let (head, rest) = path.split_first().ok_or("an empty target")?;
     let id = head.strip_prefix('#').unwrap_or(head);
-    let start = a.ids.get(id).ok_or_else(|| format!("no state has the id {id:?}"))?;
+    let start = a.ids.get(id).ok_or_else(|| format!("no state has the id {}", quote(id)))?;
     walk(a, *start, rest)
 }
 
@@ -54,11 +57,11 @@ fn walk(a: &Admission<'_>, from: usize, path: &[String]) -> Result<usize, String
             break;
         }
         at = if let Some(id) = key.strip_prefix('#') {
-            *a.ids.get(id).ok_or_else(|| format!("no state has the id {id:?}"))?
+            *a.ids.get(id).ok_or_else(|| format!("no state has the id {}", quote(id)))?
         } else {
             child(&a.nodes, at, key).ok_or_else(|| {
                 let id = a.nodes.get(at).map_or("", |n| n.id.as_str());
-                format!("there is no state {key:?} in {id:?}")
+                format!("there is no state {} in {}", quote(key), quote(id))
             })?
         };
     }

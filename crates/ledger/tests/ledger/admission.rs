@@ -7,6 +7,23 @@ use serde_json::json;
 
 use super::world::*;
 
+/// What the `input` tag says is `input` in the expressions of the initial context.
+#[test]
+fn a_definition_brings_its_input() {
+    let mut world = World::new();
+    let user = Keys::generate();
+    let machine =
+        json!({"id": "m", "initial": "a", "context": {"n": {"cel": "input.n + 1"}}, "states": {"a": {}}});
+    let with = |d: &str, input: &str| {
+        world.definition_with(&user, d, &machine, Mode::Sequenced, &[["input", input]])
+    };
+    let (good, none) = (with("a", r#"{"n":41}"#), world.definition(&user, "b", &machine));
+    let (wrong, unreadable) = (with("c", r#"{"m":1}"#), with("d", "1.5"));
+    let outcomes = world.head(0, &[&good, &none, &wrong, &unreadable]).0;
+    assert_eq!(outcomes, ["ok", "assign_error", "assign_error", "bad_request"]);
+    assert_eq!(world.context(&good, "n"), 42);
+}
+
 #[test]
 fn a_definition_becomes_a_machine_once() {
     let mut world = World::new();

@@ -4,6 +4,7 @@
 //! it handles before it works. Refuses wrong encodings with an error, never with a guess.
 
 use super::Func;
+use super::bip340::verify;
 use super::eval::{Failure, Run, bytes, error};
 use super::value::Val;
 use crate::limits;
@@ -59,7 +60,7 @@ impl<'a> Run<'a, '_> {
             }
             (Func::SchnorrVerify, [key, message, signature]) => {
                 let key = self.fixed(key, 32, "a public key")?;
-                let message = self.fixed(message, 32, "a message (hash a longer one)")?;
+                let message = self.message(message)?;
                 let signature = self.fixed(signature, 64, "a signature")?;
                 Ok(Val::Bool(verify(&key, &message, &signature)))
             }
@@ -121,6 +122,16 @@ impl<'a> Run<'a, '_> {
             .map_or_else(|| error(format!("{what} has {len} bytes, or {} hex digits", len * 2)), Ok)
     }
 
+    /// A signed message: bytes, or hex, of any length. It is hashed.
+    fn message(&mut self, value: &Val<'a>) -> Result<Vec<u8>, Failure> {
+        let raw = self.raw(value)?;
+        self.meter.charge(bytes(raw.len()) * 4)?;
+        match value {
+            Val::Str(_) => hex::decode(raw).or_else(|_| error("a message is bytes or hex")),
+            _ => Ok(raw),
+        }
+    }
+
     /// May an expression make so many bytes? Pays for them.
     fn fits(&mut self, len: usize) -> Result<(), Failure> {
         if len > limits::STRING_BYTES {
@@ -147,18 +158,6 @@ fn cost(func: &Func) -> u64 {
         | Func::Distinct
         | Func::RecordCount(_) => limits::COST_FUNCTION,
     }
-}
-
-/// BIP340. A key or signature that isn't one verifies nothing.
-fn verify(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    let (Ok(key), Ok(signature), Ok(message)) = (
-        secp256k1::XOnlyPublicKey::from_slice(key),
-        secp256k1::schnorr::Signature::from_slice(signature),
-        secp256k1::Message::from_digest_slice(message),
-    ) else {
-        return false;
-    };
-    secp256k1::SECP256K1.verify_schnorr(&signature, &message, &key).is_ok()
 }
 
 /// RFC 3339 without fractions, as seconds since 1970.

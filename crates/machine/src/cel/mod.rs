@@ -15,6 +15,7 @@
 //! whose type is known and wrong.
 
 mod admit;
+mod bip340;
 mod eval;
 mod functions;
 #[cfg(test)]
@@ -105,8 +106,8 @@ pub(crate) enum Func {
     NpubEncode,
     /// `npub.decode(string) -> hex` (NIP-19).
     NpubDecode,
-    /// `schnorr.verify(pubkey, message, signature) -> bool`: BIP340 over a message of 32 bytes;
-    /// each argument is bytes or hex.
+    /// `schnorr.verify(pubkey, message, signature) -> bool`: BIP340 over a message of any
+    /// length; each argument is bytes or hex.
     SchnorrVerify,
     /// `timestamp("2027-01-31T12:00:00Z") -> int`: seconds since 1970 (RFC 3339).
     Timestamp,

@@ -361,6 +361,16 @@ fn signatures_are_verified() {
     assert_eq!(run(key, &message.replace('2', "3"), signature), Ok(json!(false)));
     assert_eq!(run(message, message, signature), Ok(json!(false)));
     assert_eq!(run(&"f".repeat(64), message, signature), Ok(json!(false)));
+    // Vectors 15 and 16: BIP340 signs messages of any length, none included.
+    let key = "778caa53b4393ac467774d09497a87224bf9fab6f6e68b23086497324d6fd117";
+    let empty = "71535db165ecd9fbbc046e5ffaea61186bb6ad436732fccc25291a55895464cf6069ce26bf03466228f19a3a62db8a649f2d560fac652827d1af0574e427ab63";
+    let short = "08a20a0afef64124649232e0693c583ab1b9934ae63b4c3511f3ae1134c6a303ea3173bfea6683bd101fa5aa5dbc1996fe7cacfc5a577d33ec14564cec2bacbf";
+    assert_eq!(run(key, "", empty), Ok(json!(true)));
+    assert_eq!(run(key, "11", short), Ok(json!(true)));
+    assert_eq!(run(key, "12", short), Ok(json!(false)));
+    assert_eq!(ours(&format!("schnorr.verify('{key}', '11', '{short}')")), Ok(json!(true)));
+    let text = ours(&format!("schnorr.verify('{key}', 'no hex', '{short}')"));
+    assert!(matches!(text, Err(Failure::Error(why)) if why.ends_with("a message is bytes or hex")));
 }
 
 #[test]

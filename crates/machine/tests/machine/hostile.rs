@@ -45,6 +45,39 @@ fn nested(depth: usize, inner: Value) -> Value {
     })
 }
 
+/// Whatever stands in a definition, what is said about it is short.
+#[test]
+fn faults_quote_a_little_of_what_is_wrong() {
+    let long = "\u{1f98a}".repeat(10_000);
+    let deep = (0..40).fold(json!(1.5), |inner, _| json!({ "\u{1f98a}".repeat(300): inner }));
+    let a = |state: Value| json!({"initial": "a", "states": {"a": state}});
+    for definition in [
+        a(json!({"type": long})),
+        a(json!({"entry": long})),
+        a(json!({"entry": {"type": "records.put", "params": {"record": long, "key": "k"}}})),
+        a(json!({"always": {"guard": long}})),
+        a(json!({"on": {"GO": long}})),
+        a(json!({"on": {"GO": format!("#{long}")}})),
+        a(json!({"on": {"GO": format!("#(machine).{long}")}})),
+        a(json!({"always": {"guard": {"type": "cel", "params": {"expr": long}}}})),
+        a(
+            json!({"always": {"guard": {"type": "cel", "params": {"expr": format!("{}(1)", "x".repeat(1_000))}}}}),
+        ),
+        json!({"initial": "a", "states": {"a": {}}, "on": {"GO": long}}),
+        json!({"initial": long, "states": {"a": {}}}),
+        json!({"initial": "a", "context": deep, "states": {"a": {}}}),
+    ] {
+        let faults = Definition::parse(&definition.to_string()).unwrap_err();
+        for fault in faults {
+            assert!(fault.message.len() < 2_200, "{} bytes: {fault}", fault.message.len());
+            assert!(fault.path.len() < 2_200, "{} bytes: {fault}", fault.path.len());
+        }
+    }
+    let twice = format!("{{\"{long}\":1,\"{long}\":2}}");
+    let faults = Definition::parse(&twice).unwrap_err();
+    assert!(faults.iter().all(|fault| fault.message.len() < 1_000), "{faults:?}");
+}
+
 #[test]
 fn loops_end_at_the_limit_of_microsteps() {
     let always = |a: Value, b: Value| {
