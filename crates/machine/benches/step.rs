@@ -3,6 +3,9 @@
 //! Engine time only: no state tree, no signatures, no JSON from outside. Prints one line of JSON for the steps
 //! of the bet machine, and one for each number of idle machines with the time of a step among them and the bytes
 //! that an idle machine takes (its canonical bytes, as the ledger keeps it).
+//!
+//! A busy or slow computer is slower at everything, so each line carries the yardstick of the same run: one BIP340 check by
+//! libsecp256k1, which every request costs before the engine sees it. `of_a_signature_check` is a step's share of that.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -10,7 +13,8 @@
 )]
 
 use concordat_machine::{Definition, Event, State};
-use serde_json::{Value, json};
+use secp256k1::{Keypair, Message, SecretKey};
+use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -39,6 +43,21 @@ fn of<T>(mut call: impl FnMut() -> T) -> u128 {
     })
 }
 
+/// One signature check, in nanoseconds.
+fn yardstick() -> u128 {
+    let context = secp256k1::SECP256K1;
+    let pair = Keypair::from_secret_key(context, &SecretKey::from_slice(&[7; 32]).unwrap());
+    let message = Message::from_digest([9; 32]);
+    let signature = context.sign_schnorr_no_aux_rand(&message, &pair);
+    let key = pair.x_only_public_key().0;
+    of(|| context.verify_schnorr(&signature, &message, &key))
+}
+
+/// How many signature checks a time is, to three digits.
+fn share(ns: u128, check: u128) -> f64 {
+    (ns as f64 / check as f64 * 1_000.0).round() / 1_000.0
+}
+
 fn steps(bet: &Definition) {
     let start = bet.start(START_MS, None).unwrap().state;
     let load = by(1, "LOAD", json!({"deposit": "a reference to a deposit"}));
@@ -51,13 +70,22 @@ fn steps(bet: &Definition) {
     let result = by(3, "RESULT", json!({"winner": format!("{:0>64}", 2)}));
     let refused = by(9, "LOAD", json!({"deposit": "x"}));
     let bytes = one.canonical_bytes();
+    let kinds: [(&str, u128); 6] = [
+        ("start", of(|| bet.start(START_MS, None))),
+        ("load", of(|| bet.send(&start, &load, START_MS + 1))),
+        // Two microsteps: the second stake leads on to `loaded`, which sets a timer.
+        ("second_load", of(|| bet.send(&one, &second, START_MS + 2))),
+        ("timer", of(|| bet.fire_due(&loaded, begun))),
+        ("result", of(|| bet.send(&started, &result, begun + 1))),
+        ("rejected", of(|| bet.send(&one, &refused, START_MS + 2))),
+    ];
+    let check = yardstick();
+    let mean = kinds.iter().map(|(_, ns)| ns).sum::<u128>() / kinds.len() as u128;
     let line = json!({
-        "start_ns": of(|| bet.start(START_MS, None)),
-        "load_ns": of(|| bet.send(&start, &load, START_MS + 1)),
-        "second_load_ns": of(|| bet.send(&one, &second, START_MS + 2)),
-        "timer_ns": of(|| bet.fire_due(&loaded, begun)),
-        "result_ns": of(|| bet.send(&started, &result, begun + 1)),
-        "rejected_ns": of(|| bet.send(&one, &refused, START_MS + 2)),
+        "steps_ns": kinds.iter().map(|(kind, ns)| ((*kind).to_owned(), json!(ns))).collect::<Map<_, _>>(),
+        "mean_ns": mean,
+        "signature_check_ns": check,
+        "of_a_signature_check": share(mean, check),
         "read_ns": of(|| State::from_bytes(&bytes)),
         "write_ns": of(|| one.canonical_bytes()),
     });
@@ -82,8 +110,10 @@ fn among(bet: &Definition, machines: usize) {
         start.elapsed().as_nanos()
     });
     let with_reading_ns = of(|| bet.send(&next(), &load, START_MS + 1).unwrap().state.canonical_bytes());
+    let check = yardstick();
     let line = json!({
         "machines": machines,
+        "of_a_signature_check": share(engine_ns, check),
         "engine_ns": engine_ns,
         "with_reading_and_writing_ns": with_reading_ns,
         "bytes_per_idle_machine": bytes.len() + size_of::<Box<[u8]>>(),

@@ -5,6 +5,7 @@
 //! targets that don't exist or exclude each other, repeated ids, states that can't be entered.
 
 use crate::cel::{self, Type};
+use crate::context::Context;
 use crate::definition::{Definition, Kind, Node, Transition};
 use crate::guard::only;
 use crate::json::{Doc, Faults, Place};
@@ -59,6 +60,17 @@ pub(crate) fn admit(doc: &Doc) -> Result<Definition, Vec<Fault>> {
             Vec::new()
         }
     };
+    let mut base = Context::default();
+    let context: Vec<_> = context
+        .into_iter()
+        .filter(|(key, template)| match template.as_value() {
+            Some(value) => {
+                base.insert(key, value.clone());
+                false
+            }
+            None => true,
+        })
+        .collect();
     if a.faults.is_empty() {
         let timer = |(i, n): (usize, &Node)| -> Vec<(String, (usize, usize))> {
             n.afters.iter().enumerate().map(|(k, after)| (after.event.clone(), (i, k))).collect()
@@ -67,7 +79,9 @@ pub(crate) fn admit(doc: &Doc) -> Result<Definition, Vec<Fault>> {
         Ok(Definition {
             nodes: a.nodes,
             transitions: a.transitions,
+            base,
             context,
+            uses_state: a.faults.names.uses_state.get(),
             records: a.faults.names.records.into_iter().collect(),
             ids: a.ids.into_iter().collect(),
             timers,

@@ -6,6 +6,7 @@
 
 use crate::action::Action;
 use crate::admit;
+use crate::context::Context;
 use crate::guard::Guard;
 use crate::json::Doc;
 use crate::state::State;
@@ -19,8 +20,12 @@ use std::collections::{BTreeSet, HashMap};
 pub struct Definition {
     pub(crate) nodes: Vec<Node>,
     pub(crate) transitions: Vec<Transition>,
-    /// The initial context; holes are filled from the input.
+    /// What is always the same in the initial context: shared by all machines that run this definition.
+    pub(crate) base: Context,
+    /// The rest of the initial context: holes are filled from the input.
     pub(crate) context: Vec<(String, Template)>,
+    /// Does any expression ask for `state`? Else nobody makes the list of ids.
+    pub(crate) uses_state: bool,
     /// Names of the declared records, sorted.
     pub(crate) records: Vec<String>,
     pub(crate) ids: HashMap<String, usize>,

@@ -14,6 +14,7 @@ mod action;
 mod admit;
 mod behaviour;
 mod cel;
+mod context;
 mod definition;
 pub mod draw;
 mod engine;

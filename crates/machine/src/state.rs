@@ -1,38 +1,216 @@
 //! The state of one machine: XState's persisted snapshot and what it forgets.
 //!
 //! Promises: serde round trips are exact and [`State::canonical_bytes`] (RFC 8785) are the same on
-//! every custodian. Refuses: it is only made by a [`crate::Definition`]; one read from elsewhere is
-//! checked against the definition at the next step and rejected as `bad_state` if it doesn't fit.
+//! every custodian. Refuses: it is only made by a [`crate::Definition`]; one read from elsewhere must be a
+//! snapshot, and is checked against the definition at the next step and rejected as `bad_state` if it doesn't fit.
 
+use crate::context::Context;
+use crate::json;
 use crate::step::Timer;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use std::sync::OnceLock;
 
 /// A machine's state: snapshot, timers, and the order of the active states.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct State {
-    /// `{"status","value","historyValue","context","children"[,"output"]}`.
-    pub(crate) snapshot: Value,
+    pub(crate) done: bool,
+    /// XState's state value.
+    pub(crate) value: Value,
+    /// What history states remember.
+    pub(crate) history: Map<String, Value>,
+    pub(crate) context: Context,
+    pub(crate) output: Option<Value>,
+    /// Count and root of each record.
+    pub(crate) records: Option<Value>,
     /// Pending timers, earliest first, then document order. XState's snapshot has none.
     pub(crate) timers: Vec<Timer>,
     /// Ids of the active states in the order XState keeps them: it decides the order in which
     /// parallel regions act, and a snapshot with sorted keys has lost it.
     pub(crate) order: Vec<String>,
     /// Author of the definition, for `isCreator` where the context names none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) creator: Option<String>,
+    /// The parts of the snapshot put together, once somebody asks.
+    pub(crate) whole: OnceLock<Value>,
 }
 
+/// A state as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    snapshot: Parts,
+    timers: Vec<Timer>,
+    order: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    creator: Option<String>,
+}
+
+/// XState's persisted snapshot, and `records` beside it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parts {
+    status: Status,
+    value: Value,
+    #[serde(rename = "historyValue")]
+    history: Map<String, Value>,
+    context: Context,
+    children: Children,
+    #[serde(default, deserialize_with = "there", skip_serializing_if = "Option::is_none")]
+    output: Option<Value>,
+    #[serde(default, deserialize_with = "there", skip_serializing_if = "Option::is_none")]
+    records: Option<Value>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Active,
+    Done,
+}
+
+/// This engine has none.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Children {}
+
+/// A value that is there may be null.
+fn there<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(d).map(Some)
+}
+
+impl From<Stored> for State {
+    fn from(stored: Stored) -> Self {
+        let state = State::from(stored.snapshot);
+        State { timers: stored.timers, order: stored.order, creator: stored.creator, ..state }
+    }
+}
+
+impl From<Parts> for State {
+    fn from(parts: Parts) -> Self {
+        State {
+            done: parts.status == Status::Done,
+            value: parts.value,
+            history: parts.history,
+            context: parts.context,
+            output: parts.output,
+            records: parts.records,
+            timers: Vec::new(),
+            order: Vec::new(),
+            creator: None,
+            whole: OnceLock::new(),
+        }
+    }
+}
+
+impl From<State> for Stored {
+    fn from(state: State) -> Self {
+        let snapshot = Parts {
+            status: if state.done { Status::Done } else { Status::Active },
+            value: state.value,
+            history: state.history,
+            context: state.context,
+            children: Children {},
+            output: state.output,
+            records: state.records,
+        };
+        Stored { snapshot, timers: state.timers, order: state.order, creator: state.creator }
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        let part = |s: &Self| (s.done, s.timers.len());
+        part(self) == part(other)
+            && (&self.value, &self.history, &self.context, &self.output)
+                == (&other.value, &other.history, &other.context, &other.output)
+            && (&self.records, &self.timers, &self.order, &self.creator)
+                == (&other.records, &other.timers, &other.order, &other.creator)
+    }
+}
+
+impl Eq for State {}
+
 impl State {
+    /// Takes a snapshot apart; `None` if it isn't one.
+    pub(crate) fn from_snapshot(snapshot: Value) -> Option<Self> {
+        serde_json::from_value::<Parts>(snapshot).ok().map(Self::from)
+    }
+
+    fn to_snapshot(&self) -> Value {
+        let mut parts = Map::new();
+        let mut put = |key: &str, value: Value| parts.insert(key.to_owned(), value);
+        put("status", Value::from(self.status()));
+        put("value", self.value.clone());
+        put("historyValue", Value::Object(self.history.clone()));
+        put("children", Value::Object(Map::new()));
+        put("context", Value::Object(self.context.to_json()));
+        for (key, part) in [("output", &self.output), ("records", &self.records)] {
+            if let Some(part) = part {
+                put(key, part.clone());
+            }
+        }
+        Value::Object(parts)
+    }
+
+    fn status(&self) -> &'static str {
+        if self.done { "done" } else { "active" }
+    }
+
     /// XState's persisted snapshot.
     pub fn snapshot(&self) -> &Value {
-        &self.snapshot
+        self.whole.get_or_init(|| self.to_snapshot())
     }
 
     /// The snapshot as RFC 8785 JSON: the `content` of a 30078 event.
     pub fn snapshot_bytes(&self) -> Vec<u8> {
-        canonical(&self.snapshot)
+        let mut out = Vec::with_capacity(1024);
+        self.write_snapshot(&mut out);
+        out
+    }
+
+    /// The members, sorted.
+    fn write_snapshot(&self, out: &mut Vec<u8>) {
+        out.extend(b"{\"children\":{},\"context\":");
+        write_members(self.context.iter().collect(), out);
+        out.extend(b",\"historyValue\":");
+        write_members(self.history.iter().map(|(k, v)| (k.as_str(), v)).collect(), out);
+        for (key, part) in [("output", &self.output), ("records", &self.records)] {
+            if let Some(part) = part {
+                out.push(b',');
+                write_text(key, out);
+                out.push(b':');
+                write(part, out);
+            }
+        }
+        out.extend(b",\"status\":");
+        write_text(self.status(), out);
+        out.extend(b",\"value\":");
+        write(&self.value, out);
+        out.push(b'}');
+    }
+
+    /// Bytes of [`State::snapshot_bytes`], without making them.
+    pub(crate) fn snapshot_len(&self) -> usize {
+        // `{"children":{},"context":`, `,"historyValue":`, `,"status":`, `,"value":` and `}`.
+        let fixed = 25 + 16 + 10 + 9 + 1;
+        let history = match self.history.is_empty() {
+            true => 2,
+            false => {
+                let member = |(k, v): (&String, &Value)| json::text_len(k) + 1 + json::canonical_len(v);
+                1 + self.history.len() + self.history.iter().map(member).sum::<usize>()
+            }
+        };
+        let part = |key: &str, part: &Option<Value>| {
+            part.as_ref().map_or(0, |part| key.len() + 4 + json::canonical_len(part))
+        };
+        fixed
+            + self.context.canonical_len()
+            + history
+            + part("output", &self.output)
+            + part("records", &self.records)
+            + json::text_len(self.status())
+            + json::canonical_len(&self.value)
     }
 
     /// The pending timers, earliest first.
@@ -47,12 +225,12 @@ impl State {
 
     /// Has the machine reached its end?
     pub fn is_done(&self) -> bool {
-        self.snapshot.get("status").and_then(Value::as_str) == Some("done")
+        self.done
     }
 
     /// The output of a machine that is done and declares one.
     pub fn output(&self) -> Option<&Value> {
-        self.snapshot.get("output")
+        self.output.as_ref()
     }
 
     /// The whole state as RFC 8785 JSON: the leaf of the state tree.
@@ -72,7 +250,7 @@ impl State {
             write_text(id, &mut out);
         }
         out.extend(b"],\"snapshot\":");
-        write(&self.snapshot, &mut out);
+        self.write_snapshot(&mut out);
         out.extend(b",\"timers\":[");
         for (n, timer) in self.timers.iter().enumerate() {
             out.extend(if n > 0 { b",{\"due_ms\":".as_slice() } else { b"{\"due_ms\":" });
@@ -119,29 +297,35 @@ fn write(value: &Value, out: &mut Vec<u8>) {
             }
             out.push(b']');
         }
-        Value::Object(map) => {
-            let mut members: Vec<(&String, &Value)> = map.iter().collect();
-            if members.iter().all(|(key, _)| key.is_ascii()) {
-                members.sort_unstable_by_key(|(key, _)| *key);
-            } else {
-                members.sort_unstable_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
-            }
-            out.push(b'{');
-            for (n, (key, value)) in members.into_iter().enumerate() {
-                if n > 0 {
-                    out.push(b',');
-                }
-                write_text(key, out);
-                out.push(b':');
-                write(value, out);
-            }
-            out.push(b'}');
-        }
+        Value::Object(map) => write_members(map.iter().map(|(k, v)| (k.as_str(), v)).collect(), out),
     }
+}
+
+fn write_members(mut members: Vec<(&str, &Value)>, out: &mut Vec<u8>) {
+    if members.iter().all(|(key, _)| key.is_ascii()) {
+        members.sort_unstable_by_key(|(key, _)| *key);
+    } else {
+        members.sort_unstable_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+    }
+    out.push(b'{');
+    for (n, (key, value)) in members.into_iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        write_text(key, out);
+        out.push(b':');
+        write(value, out);
+    }
+    out.push(b'}');
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
+    if json::text_len(text) == text.len() + 2 {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     for byte in text.bytes() {
         match byte {
             b'"' => out.extend(b"\\\""),

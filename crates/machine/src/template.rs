@@ -40,14 +40,50 @@ impl Template {
             Doc::List(items) => {
                 let parts: Vec<_> =
                     items.iter().enumerate().map(|(i, d)| Self::admit(d, &at.index(i), faults)).collect();
-                Self::List(parts)
+                Self::list(parts)
             }
             Doc::Map(members) => {
                 let parts: Vec<_> =
                     members.iter().map(|(k, d)| (k.clone(), Self::admit(d, &at.key(k), faults))).collect();
-                Self::Map(parts)
+                Self::map(parts)
             }
             plain => Self::Plain(plain.to_value(at, faults)),
+        }
+    }
+
+    /// A list without holes is plain.
+    fn list(parts: Vec<Self>) -> Self {
+        if parts.iter().all(|part| matches!(part, Self::Plain(_))) {
+            let values = parts.into_iter().filter_map(Self::into_plain);
+            return Self::Plain(Value::Array(values.collect()));
+        }
+        Self::List(parts)
+    }
+
+    fn map(parts: Vec<(String, Self)>) -> Self {
+        if parts.iter().all(|(_, part)| matches!(part, Self::Plain(_))) {
+            let members = parts.into_iter().filter_map(|(key, part)| Some((key, part.into_plain()?)));
+            return Self::Plain(Value::Object(members.collect()));
+        }
+        Self::Map(parts)
+    }
+
+    fn into_plain(self) -> Option<Value> {
+        match self {
+            Self::Plain(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value, if it is plain and may always be filled in.
+    pub(crate) fn as_value(&self) -> Option<&Value> {
+        match self {
+            Self::Plain(value)
+                if json::size(value) <= limits::EFFECT_BYTES && json::unfit(value, 0).is_none() =>
+            {
+                Some(value)
+            }
+            _ => None,
         }
     }
 

@@ -7,6 +7,7 @@ use cel::Env;
 use cel::common::ast::{
     CallExpr, EntryExpr, Expr as Ast, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators,
 };
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// The names that a definition's expressions may use.
@@ -18,6 +19,8 @@ pub(crate) struct Names {
     pub(crate) records: BTreeSet<String>,
     /// An expression of the initial context: `input` is in scope, `context` and `state` aren't.
     pub(crate) at_start: bool,
+    /// Has any expression asked for `state`?
+    pub(crate) uses_state: Cell<bool>,
 }
 
 /// Parses and admits an expression that must give a value of this type (anything: [`Type::Any`]).
@@ -171,7 +174,10 @@ impl Admit<'_> {
         let start = self.names.at_start;
         Ok(Expr::Root(match name {
             "context" if !start => Root::Context,
-            "state" if !start => Root::State,
+            "state" if !start => {
+                self.names.uses_state.set(true);
+                Root::State
+            }
             "input" if start => Root::Input,
             "event" => Root::Event,
             "now" => Root::Now,

@@ -6,9 +6,11 @@
 //! done; running out is [`Failure::Cost`], which no `||` or `&&` can absorb.
 
 use super::value::{List, Object, Text, Val};
-use super::{Expr, Macro, Op, Root, TextOp};
+use super::{At, Expr, Macro, Op, Root, TextOp};
+use crate::context::Context;
 use crate::limits;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -36,38 +38,60 @@ impl Meter {
     }
 
     /// Spends `units`, of this expression and of the step.
+    #[inline]
     pub(crate) fn charge(&mut self, units: u64) -> Result<(), Failure> {
         if units > self.expr {
-            return Err(Failure::Cost(format!("an expression costs at most {}", limits::EXPR_COST)));
+            return Err(over("an expression", limits::EXPR_COST));
         }
         self.expr -= units;
         self.charge_step(units)
     }
 
     /// Spends `units` of the step.
+    #[inline]
     pub(crate) fn charge_step(&mut self, units: u64) -> Result<(), Failure> {
         if units > self.step {
-            return Err(Failure::Cost(format!("a step costs at most {}", limits::STEP_COST)));
+            return Err(over("a step", limits::STEP_COST));
         }
         self.step -= units;
         Ok(())
     }
 }
 
+/// The innermost place is the one that helps.
+#[cold]
+fn placed(at: At, why: String) -> Failure {
+    Failure::Error(if why.starts_with("at ") { why } else { format!("{at}: {why}") })
+}
+
+#[cold]
+fn over(what: &str, most: u64) -> Failure {
+    Failure::Cost(format!("{what} costs at most {most}"))
+}
+
 /// The names in scope.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
-    pub(crate) context: &'a Map<String, Value>,
-    /// `{type, data, pubkey, id, created_at}`.
-    pub(crate) event: &'a Value,
+    pub(crate) context: &'a Context,
+    pub(crate) event: &'a Happening<'a>,
     /// Batch time in seconds.
     pub(crate) now: i64,
-    /// Ids of the active atomic and final states, sorted.
+    /// Ids of the active atomic and final states, sorted; null where no expression of the definition asks.
     pub(crate) state: &'a Value,
     /// What the machine is started with; in the initial context only.
     pub(crate) input: &'a Value,
     /// The machine's records.
     pub(crate) records: &'a dyn Look,
+}
+
+/// What is in scope as `event`: `{type, data, pubkey, id, created_at}`.
+#[derive(Clone, Debug)]
+pub(crate) struct Happening<'e> {
+    pub(crate) kind: Cow<'e, str>,
+    pub(crate) data: Cow<'e, Value>,
+    pub(crate) pubkey: Option<Cow<'e, str>>,
+    pub(crate) id: Option<&'e str>,
+    pub(crate) created_at: Option<i64>,
 }
 
 /// The records as an expression sees them: what the step has changed so far, then what was there.
@@ -77,7 +101,7 @@ pub(crate) trait Look: std::fmt::Debug {
 }
 
 /// Evaluates one expression to JSON, with a fresh budget for it.
-pub(crate) fn eval(expr: &Expr, scope: Scope<'_>, meter: &mut Meter) -> Result<Value, Failure> {
+pub(crate) fn eval<'a>(expr: &'a Expr, scope: Scope<'a>, meter: &mut Meter) -> Result<Value, Failure> {
     meter.expr = limits::EXPR_COST;
     let mut run = Run { scope, meter, vars: Vec::new() };
     let val = run.eval(expr)?;
@@ -102,35 +126,31 @@ pub(super) struct Run<'a, 'm> {
 }
 
 impl<'a> Run<'a, '_> {
-    fn eval(&mut self, expr: &Expr) -> Result<Val<'a>, Failure> {
-        if let Expr::At(at, inner) = expr {
-            // The innermost place is the one that helps.
-            return self.eval(inner).map_err(|failure| match failure {
-                Failure::Error(why) if !why.starts_with("at ") => Failure::Error(format!("{at}: {why}")),
-                other => other,
-            });
+    fn eval(&mut self, expr: &'a Expr) -> Result<Val<'a>, Failure> {
+        let Expr::At(at, inner) = expr else { return self.plain(expr) };
+        match self.plain(inner) {
+            Err(Failure::Error(why)) => Err(placed(*at, why)),
+            other => other,
+        }
+    }
+
+    /// What nearly every expression is made of.
+    fn plain(&mut self, expr: &'a Expr) -> Result<Val<'a>, Failure> {
+        if let Expr::At(..) = expr {
+            return self.eval(expr);
         }
         self.meter.charge(1)?;
         match expr {
-            Expr::At(_, inner) => self.eval(inner),
-            Expr::Bytes(b) => {
-                self.meter.charge(bytes(b.len()))?;
-                Ok(Val::bytes(b.clone()))
-            }
             Expr::Root(Root::Input) => Ok(Val::from(self.scope.input)),
-            Expr::Call(func, args) => {
-                let args = args.iter().map(|e| self.eval(e)).collect::<Result<Vec<_>, _>>()?;
-                self.function(func, args)
-            }
             Expr::Null => Ok(Val::Null),
             Expr::Bool(b) => Ok(Val::Bool(*b)),
             Expr::Int(n) => Ok(Val::Int(*n)),
             Expr::Str(s) => {
                 self.meter.charge(bytes(s.len()))?;
-                Ok(Val::text(s))
+                Ok(Val::Str(Text::Ref(s)))
             }
-            Expr::Root(Root::Context) => Ok(Val::Map(Object::Ref(self.scope.context))),
-            Expr::Root(Root::Event) => Ok(Val::from(self.scope.event)),
+            Expr::Root(Root::Context) => Ok(Val::Map(Object::Context(self.scope.context))),
+            Expr::Root(Root::Event) => Ok(Val::Map(Object::Event(self.scope.event))),
             Expr::Root(Root::Now) => Ok(Val::Int(self.scope.now)),
             Expr::Root(Root::State) => Ok(Val::from(self.scope.state)),
             Expr::Var(i) => match self.vars.iter().rev().nth(*i) {
@@ -139,6 +159,15 @@ impl<'a> Run<'a, '_> {
             },
             Expr::List(items) => Ok(Val::list(items.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?)),
             Expr::Map(entries) => self.map_literal(entries),
+            // What most expressions are made of goes the short way, and pays for both nodes.
+            Expr::Field(e, field) if matches!(**e, Expr::Root(Root::Context)) => {
+                self.meter.charge(1)?;
+                self.field(&Object::Context(self.scope.context), field)
+            }
+            Expr::Field(e, field) if matches!(**e, Expr::Root(Root::Event)) => {
+                self.meter.charge(1)?;
+                self.field(&Object::Event(self.scope.event), field)
+            }
             Expr::Field(e, field) => match self.eval(e)? {
                 Val::Map(map) => self.field(&map, field),
                 other => error(format!("no field `{field}` on {}", other.kind())),
@@ -147,6 +176,34 @@ impl<'a> Run<'a, '_> {
                 Val::Map(map) => Ok(Val::Bool(map.get(field).is_some())),
                 other => error(format!("has() of `{field}` on {}", other.kind())),
             },
+            Expr::Not(e) => Ok(Val::Bool(!self.bool(e)?)),
+            Expr::And(pair) => self.logic(pair, false),
+            Expr::Or(pair) => self.logic(pair, true),
+            Expr::If(branches) => {
+                let [cond, yes, no] = &**branches;
+                if self.bool(cond)? { self.eval(yes) } else { self.eval(no) }
+            }
+            Expr::Binary(op, pair) => {
+                let [a, b] = &**pair;
+                let (a, b) = (self.eval(a)?, self.eval(b)?);
+                self.binary(*op, a, b)
+            }
+            other => self.rare(other),
+        }
+    }
+
+    /// The rest: apart, so that the common way has a small frame. Paid for already.
+    #[inline(never)]
+    fn rare(&mut self, expr: &'a Expr) -> Result<Val<'a>, Failure> {
+        match expr {
+            Expr::Bytes(b) => {
+                self.meter.charge(bytes(b.len()))?;
+                Ok(Val::bytes(b.clone()))
+            }
+            Expr::Call(func, args) => {
+                let args = args.iter().map(|e| self.eval(e)).collect::<Result<Vec<_>, _>>()?;
+                self.function(func, args)
+            }
             Expr::Index(pair) => {
                 let [a, b] = &**pair;
                 let (a, b) = (self.eval(a)?, self.eval(b)?);
@@ -159,22 +216,10 @@ impl<'a> Run<'a, '_> {
                     (a, b) => error(format!("no index {} on {}", b.kind(), a.kind())),
                 }
             }
-            Expr::Not(e) => Ok(Val::Bool(!self.bool(e)?)),
             Expr::Neg(e) => match self.eval(e)? {
                 Val::Int(n) => n.checked_neg().map_or_else(|| error("integer overflow"), |n| Ok(Val::Int(n))),
                 other => error(format!("no - on {}", other.kind())),
             },
-            Expr::And(pair) => self.logic(pair, false),
-            Expr::Or(pair) => self.logic(pair, true),
-            Expr::If(branches) => {
-                let [cond, yes, no] = &**branches;
-                if self.bool(cond)? { self.eval(yes) } else { self.eval(no) }
-            }
-            Expr::Binary(op, pair) => {
-                let [a, b] = &**pair;
-                let (a, b) = (self.eval(a)?, self.eval(b)?);
-                self.binary(*op, a, b)
-            }
             Expr::Size(e) => {
                 let n = match self.eval(e)? {
                     Val::Str(s) => {
@@ -220,10 +265,12 @@ impl<'a> Run<'a, '_> {
                 let [range, body] = &**pair;
                 self.macro_(*kind, range, body)
             }
+            // All others stand above.
+            _ => error("no such expression"),
         }
     }
 
-    fn bool(&mut self, expr: &Expr) -> Result<bool, Failure> {
+    fn bool(&mut self, expr: &'a Expr) -> Result<bool, Failure> {
         match self.eval(expr)? {
             Val::Bool(b) => Ok(b),
             other => error(format!("expected bool, got {}", other.kind())),
@@ -236,7 +283,7 @@ impl<'a> Run<'a, '_> {
     }
 
     /// `&&` and `||`: an error on one side is absorbed if the other side decides alone.
-    fn logic(&mut self, pair: &[Expr; 2], decides: bool) -> Result<Val<'a>, Failure> {
+    fn logic(&mut self, pair: &'a [Expr; 2], decides: bool) -> Result<Val<'a>, Failure> {
         let [a, b] = pair;
         let left = self.bool(a);
         match left {
@@ -252,7 +299,7 @@ impl<'a> Run<'a, '_> {
         }
     }
 
-    fn map_literal(&mut self, entries: &[(Expr, Expr)]) -> Result<Val<'a>, Failure> {
+    fn map_literal(&mut self, entries: &'a [(Expr, Expr)]) -> Result<Val<'a>, Failure> {
         let mut map = BTreeMap::new();
         for (key, value) in entries {
             let key = match self.eval(key)? {
@@ -432,7 +479,7 @@ impl<'a> Run<'a, '_> {
         }
     }
 
-    fn macro_(&mut self, kind: Macro, range: &Expr, body: &Expr) -> Result<Val<'a>, Failure> {
+    fn macro_(&mut self, kind: Macro, range: &'a Expr, body: &'a Expr) -> Result<Val<'a>, Failure> {
         let items: List<'a> = match self.eval(range)? {
             Val::List(list) => list,
             Val::Map(map) => {
@@ -495,6 +542,11 @@ impl<'a> Run<'a, '_> {
             }
             Val::Map(Object::Ref(map)) => {
                 let size: usize = map.iter().map(|(k, v)| k.len() + crate::json::size(v)).sum();
+                self.meter.charge(bytes(size))
+            }
+            Val::Map(Object::Context(context)) => self.meter.charge(bytes(context.size())),
+            Val::Map(map @ Object::Event(_)) => {
+                let size: usize = map.entries().map(|(k, v)| k.len() + crate::json::size(&v.to_json())).sum();
                 self.meter.charge(bytes(size))
             }
             Val::Bytes(_) => error("bytes can't be kept: use hex.encode or base64.encode"),

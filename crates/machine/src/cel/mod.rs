@@ -26,7 +26,7 @@ mod value;
 #[cfg(test)]
 pub(crate) use admit::parse;
 pub(crate) use admit::{Names, compile};
-pub(crate) use eval::{Failure, Look, Meter, Scope, eval};
+pub(crate) use eval::{Failure, Happening, Look, Meter, Scope, eval};
 pub(crate) use types::{Type, check};
 
 /// An admitted expression.

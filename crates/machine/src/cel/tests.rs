@@ -1,8 +1,10 @@
 //! The evaluator against the `cel` crate's interpreter, and its meter.
 
-use super::{Expr, Failure, Look, Meter, Names, Scope, Type, eval, parse};
+use super::{Expr, Failure, Happening, Look, Meter, Names, Scope, Type, eval, parse};
+use crate::context::Context;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 fn context() -> Map<String, Value> {
@@ -29,7 +31,7 @@ impl Look for Votes {
 
 fn names() -> Names {
     let context = context().into_iter().map(|(k, _)| k).chain(["missing".to_owned()]).collect();
-    Names { context, records: ["votes".to_owned()].into(), at_start: false }
+    Names { context, records: ["votes".to_owned()].into(), ..Names::default() }
 }
 
 /// Without the check of types, which refuses what the crate only finds out when it runs.
@@ -43,16 +45,20 @@ fn checked(source: &str) -> Result<(), String> {
 
 fn ours(source: &str) -> Result<Value, Failure> {
     let expr = compile(source).map_err(Failure::Error)?;
-    let (context, event, state) = (context(), json!({"type": "GO", "data": {"a": 1}}), json!(["m.a"]));
+    let (context, data, state) = (Context::from_map(context()), json!({"a": 1}), json!(["m.a"]));
     let scope = Scope {
         context: &context,
-        event: &event,
+        event: &happening(&data),
         now: 1_700_000_000,
         state: &state,
         input: &Value::Null,
         records: &Votes,
     };
     eval(&expr, scope, &mut Meter::new())
+}
+
+fn happening(data: &Value) -> Happening<'_> {
+    Happening { kind: "GO".into(), data: Cow::Borrowed(data), pubkey: None, id: None, created_at: None }
 }
 
 fn to_cel(value: &Value) -> cel::Value {
@@ -87,7 +93,10 @@ fn theirs(source: &str) -> Option<Value> {
     let program = cel::Program::compile(source).unwrap();
     let mut scope = cel::Context::default();
     scope.add_variable_from_value("context", to_cel(&Value::Object(context())));
-    scope.add_variable_from_value("event", to_cel(&json!({"type": "GO", "data": {"a": 1}})));
+    scope.add_variable_from_value(
+        "event",
+        to_cel(&json!({"type": "GO", "data": {"a": 1}, "pubkey": null, "id": null, "created_at": null})),
+    );
     scope.add_variable_from_value("now", cel::Value::Int(1_700_000_000));
     scope.add_variable_from_value("state", to_cel(&json!(["m.a"])));
     program.execute(&scope).ok().map(|v| from_cel(&v))
@@ -245,10 +254,11 @@ fn what_differs_between_custodians_is_refused() {
 
 fn with_list(source: &str, n: i64) -> Result<Value, Failure> {
     let context = json!({"xs": (0..n).collect::<Vec<_>>(), "s": "x".repeat(10_000)});
-    let (event, state) = (json!({}), json!([]));
+    let (context, data, state) =
+        (Context::from_map(context.as_object().unwrap().clone()), json!(null), json!([]));
     let scope = Scope {
-        context: context.as_object().unwrap(),
-        event: &event,
+        context: &context,
+        event: &happening(&data),
         now: 0,
         state: &state,
         input: &Value::Null,

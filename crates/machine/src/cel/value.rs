@@ -1,6 +1,8 @@
 //! Values of an expression: borrowed from the context where they can be, so that a guard over a
 //! large context costs what it looks at.
 
+use super::eval::Happening;
+use crate::context::Context;
 use crate::json;
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
@@ -39,6 +41,10 @@ pub(crate) enum List<'a> {
 pub(crate) enum Object<'a> {
     Ref(&'a Map<String, Value>),
     Made(Rc<BTreeMap<String, Val<'a>>>),
+    /// The context as a whole.
+    Context(&'a Context),
+    /// The event as a whole.
+    Event(&'a Happening<'a>),
 }
 
 impl<'a> From<&'a Value> for Val<'a> {
@@ -107,6 +113,10 @@ impl<'a> Val<'a> {
             Self::List(List::Ref(items)) => Value::Array(items.to_vec()),
             Self::List(List::Made(items)) => Value::Array(items.iter().map(Self::to_json).collect()),
             Self::Map(Object::Ref(map)) => Value::Object((*map).clone()),
+            Self::Map(Object::Context(context)) => Value::Object(context.to_json()),
+            Self::Map(map @ Object::Event(_)) => {
+                Value::Object(map.entries().map(|(k, v)| (k.to_owned(), v.to_json())).collect::<Map<_, _>>())
+            }
             Self::Map(Object::Made(map)) => {
                 Value::Object(map.iter().map(|(k, v)| (k.clone(), v.to_json())).collect::<Map<_, _>>())
             }
@@ -139,19 +149,39 @@ impl<'a> List<'a> {
     }
 }
 
+/// The members of `event`, sorted.
+const EVENT: [&str; 5] = ["created_at", "data", "id", "pubkey", "type"];
+
 impl<'a> Object<'a> {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Ref(map) => map.len(),
             Self::Made(map) => map.len(),
+            Self::Context(context) => context.len(),
+            Self::Event(_) => EVENT.len(),
         }
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Val<'a>> {
+        let text = |text: Option<&'a str>| text.map_or(Val::Null, |text| Val::Str(Text::Ref(text)));
         match self {
             Self::Ref(map) => map.get(key).map(Val::from),
             Self::Made(map) => map.get(key).cloned(),
+            Self::Context(context) => context.get(key).map(Val::from),
+            Self::Event(event) => match key {
+                "type" => Some(text(Some(&event.kind))),
+                "data" => Some(Val::from(&*event.data)),
+                "pubkey" => Some(text(event.pubkey.as_deref())),
+                "id" => Some(text(event.id)),
+                "created_at" => Some(event.created_at.map_or(Val::Null, Val::Int)),
+                _ => None,
+            },
         }
+    }
+
+    /// The members of `event`.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'static str, Val<'a>)> {
+        EVENT.into_iter().filter_map(|key| Some((key, self.get(key)?)))
     }
 
     /// The keys, sorted, as a list: what a macro over a map runs over.
@@ -159,6 +189,8 @@ impl<'a> Object<'a> {
         let mut keys: Vec<Val<'a>> = match self {
             Self::Ref(map) => map.keys().map(|k| Val::Str(Text::Ref(k))).collect(),
             Self::Made(map) => map.keys().map(|k| Val::text(k)).collect(),
+            Self::Context(context) => context.iter().map(|(k, _)| Val::Str(Text::Ref(k))).collect(),
+            Self::Event(_) => EVENT.into_iter().map(|k| Val::Str(Text::Ref(k))).collect(),
         };
         keys.sort_by(|a, b| match (a, b) {
             (Val::Str(a), Val::Str(b)) => a.as_str().cmp(b.as_str()),

@@ -9,7 +9,7 @@ use crate::step::{Reason, Rejection};
 use serde_json::{Value, json};
 
 impl Run<'_> {
-    pub(super) fn set_timers(&mut self, i: usize, signal: &Signal) -> Result<(), Rejection> {
+    pub(super) fn set_timers(&mut self, i: usize, signal: &Signal<'_>) -> Result<(), Rejection> {
         let def = self.def;
         let Some(node) = def.node(i) else {
             return Ok(());
@@ -41,11 +41,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    pub(super) fn actions(&mut self, actions: &[Action], signal: &Signal) -> Result<(), Rejection> {
+    pub(super) fn actions(&mut self, actions: &[Action], signal: &Signal<'_>) -> Result<(), Rejection> {
         actions.iter().try_for_each(|a| self.action(a, signal))
     }
 
-    fn action(&mut self, action: &Action, signal: &Signal) -> Result<(), Rejection> {
+    fn action(&mut self, action: &Action, signal: &Signal<'_>) -> Result<(), Rejection> {
         let state = self.state_ids();
         let (scope, meter) = self.scope(signal, &state);
         match action {
@@ -71,7 +71,7 @@ impl Run<'_> {
                 action::event_type(&kind)
                     .map_err(|e| Rejection::new(Reason::EffectError, format!("raise: {e}")))?;
                 let data = data.fill(scope, meter).map_err(failed)?;
-                self.raise(Signal::internal(&kind, data))
+                self.raise(Signal::internal(kind, data))
             }
             Action::RecordPut { record, key, value } => {
                 let failed = |f| rejection(f, Reason::RecordError, record);
@@ -117,8 +117,10 @@ impl Run<'_> {
 
     fn assign(&mut self, values: Vec<(String, Value)>) -> Result<(), Rejection> {
         self.changed = true;
-        self.context.to_mut().extend(values);
-        let size: usize = self.context.iter().map(|(k, v)| k.len() + json::size(v)).sum();
+        for (key, value) in values {
+            self.context.insert(&key, value);
+        }
+        let size = self.context.size();
         if size > limits::SNAPSHOT_BYTES * 2 {
             return Err(too_large(size));
         }

@@ -6,39 +6,24 @@
 //! here is set by the same causes.
 
 use super::sets::{Entry, History, exit_set, without_conflicts};
-use crate::cel::{Failure, Meter, Scope};
+use crate::cel::{Failure, Happening, Meter, Scope};
+use crate::context::Context;
 use crate::definition::{Definition, Kind, Transition};
 use crate::limits;
 use crate::records::{Ledger, Records};
 use crate::step::{Effect, Reason, Rejection};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// An event inside the engine.
-#[derive(Clone, Debug)]
-pub(crate) struct Signal {
-    pub(crate) kind: String,
-    pub(crate) pubkey: Option<String>,
-    /// What CEL sees as `event`.
-    pub(crate) scope: Value,
-}
+pub(crate) type Signal<'e> = Happening<'e>;
 
-impl Signal {
+impl Signal<'_> {
     /// An event of the engine's own, or a raised one: nobody signed it.
-    pub(crate) fn internal(kind: &str, data: Value) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            pubkey: None,
-            scope: json!({
-                "type": kind,
-                "data": data,
-                "pubkey": null,
-                "id": null,
-                "created_at": null,
-            }),
-        }
+    pub(crate) fn internal(kind: String, data: Value) -> Self {
+        Self { kind: Cow::Owned(kind), data: Cow::Owned(data), pubkey: None, id: None, created_at: None }
     }
 }
 
@@ -56,8 +41,7 @@ pub(crate) struct Run<'d> {
     pub(crate) def: &'d Definition,
     pub(crate) now_ms: u64,
     pub(crate) creator: Option<String>,
-    /// Borrowed until something is assigned.
-    pub(crate) context: Cow<'d, Map<String, Value>>,
+    pub(crate) context: Context,
     /// The active states, in the order of XState's set.
     pub(crate) active: Vec<usize>,
     pub(crate) history: History,
@@ -67,7 +51,7 @@ pub(crate) struct Run<'d> {
     pub(crate) effects: Vec<Effect>,
     pub(crate) meter: Meter,
     pub(crate) records: Ledger<'d>,
-    raised: VecDeque<Signal>,
+    raised: VecDeque<Signal<'static>>,
     pub(super) changed: bool,
     microsteps: usize,
     /// What CEL sees as `state`, until a state is entered or left.
@@ -86,7 +70,7 @@ impl<'d> Run<'d> {
             def,
             now_ms,
             creator,
-            context: Cow::Owned(Map::new()),
+            context: Context::default(),
             active: vec![0],
             history: History::new(),
             done: false,
@@ -104,17 +88,15 @@ impl<'d> Run<'d> {
 
     /// Makes the initial context from the input, enters the initial states and comes to rest.
     pub(crate) fn init(&mut self, input: &Value) -> Result<(), Rejection> {
-        let mut signal = Signal::internal("xstate.init", input.clone());
-        signal.pubkey.clone_from(&self.creator);
-        if let Value::Object(scope) = &mut signal.scope {
-            scope.insert("pubkey".to_owned(), json!(self.creator));
-        }
+        let mut signal = Signal::internal("xstate.init".to_owned(), input.clone());
+        signal.pubkey = self.creator.clone().map(Cow::Owned);
         let def = self.def;
+        self.context = def.base.clone();
         for (key, value) in &def.context {
             let (scope, meter) = self.scope(&signal, &Value::Null);
             let scope = Scope { input, ..scope };
             let filled = value.fill(scope, meter).map_err(|f| rejection(f, Reason::AssignError, key))?;
-            self.context.to_mut().insert(key.clone(), filled);
+            self.context.insert(key, filled);
         }
         let mut targets = vec![0];
         let mut next = 0;
@@ -133,7 +115,7 @@ impl<'d> Run<'d> {
     }
 
     /// Takes one event and comes to rest.
-    pub(crate) fn event(&mut self, signal: Signal) -> Result<(), Rejection> {
+    pub(crate) fn event(&mut self, signal: Signal<'_>) -> Result<(), Rejection> {
         if self.done {
             return Err(Rejection::new(Reason::Done, "the machine has ended"));
         }
@@ -153,7 +135,7 @@ impl<'d> Run<'d> {
 
     /// Runs `always` transitions and raised events until nothing is enabled; says whether any
     /// transition was taken.
-    fn settle(&mut self, mut signal: Signal) -> Result<bool, Rejection> {
+    fn settle(&mut self, mut signal: Signal<'_>) -> Result<bool, Rejection> {
         let (mut eventless, mut moved) = (true, false);
         while !self.done {
             let mut enabled = if eventless { self.select_always(&signal)? } else { Vec::new() };
@@ -174,7 +156,7 @@ impl<'d> Run<'d> {
         Ok(moved)
     }
 
-    fn take(&mut self, enabled: &[usize], signal: &Signal) -> Result<(), Rejection> {
+    fn take(&mut self, enabled: &[usize], signal: &Signal<'_>) -> Result<(), Rejection> {
         let def = self.def;
         self.microsteps += 1;
         let work = (self.active.len() * (1 + enabled.len())) as u64;
@@ -195,7 +177,7 @@ impl<'d> Run<'d> {
     fn microstep(
         &mut self,
         transitions: &[&Transition],
-        signal: &Signal,
+        signal: &Signal<'_>,
         initial: bool,
     ) -> Result<(), Rejection> {
         // Without a target nothing is left or entered.
@@ -236,7 +218,7 @@ impl<'d> Run<'d> {
     }
 
     /// Leaves states; says whether a history state remembered something.
-    fn leave(&mut self, transitions: &[&Transition], signal: &Signal) -> Result<bool, Rejection> {
+    fn leave(&mut self, transitions: &[&Transition], signal: &Signal<'_>) -> Result<bool, Rejection> {
         let def = self.def;
         let exits = exit_set(def, transitions, &self.active, &self.history);
         let mut remembered = Vec::new();
@@ -266,7 +248,7 @@ impl<'d> Run<'d> {
         Ok(remembers)
     }
 
-    fn exit_actions(&mut self, i: usize, signal: &Signal) -> Result<(), Rejection> {
+    fn exit_actions(&mut self, i: usize, signal: &Signal<'_>) -> Result<(), Rejection> {
         let def = self.def;
         if let Some(node) = def.node(i) {
             self.actions(&node.exit, signal)?;
@@ -275,7 +257,7 @@ impl<'d> Run<'d> {
         Ok(())
     }
 
-    fn enter(&mut self, transitions: &[&Transition], signal: &Signal) -> Result<(), Rejection> {
+    fn enter(&mut self, transitions: &[&Transition], signal: &Signal<'_>) -> Result<(), Rejection> {
         let def = self.def;
         let history = self.history.clone();
         let entry = Entry::compute(def, transitions, &history);
@@ -301,7 +283,7 @@ impl<'d> Run<'d> {
     fn reach_final(
         &mut self,
         i: usize,
-        signal: &Signal,
+        signal: &Signal<'_>,
         completed: &mut Vec<usize>,
     ) -> Result<(), Rejection> {
         let def = self.def;
@@ -332,7 +314,7 @@ impl<'d> Run<'d> {
                 c => self.output_of(c, signal)?,
             };
             let id = def.node(completion).map_or("", |n| n.id.as_str());
-            let event = Signal::internal(&format!("xstate.done.state.{id}"), data);
+            let event = Signal::internal(format!("xstate.done.state.{id}"), data);
             let state = self.state_ids();
             let (scope, meter) = self.scope(&event, &state);
             let value = output.fill(scope, meter).map_err(|f| rejection(f, Reason::OutputError, "output"))?;
@@ -341,7 +323,7 @@ impl<'d> Run<'d> {
         Ok(())
     }
 
-    fn output_of(&mut self, i: usize, signal: &Signal) -> Result<Value, Rejection> {
+    fn output_of(&mut self, i: usize, signal: &Signal<'_>) -> Result<Value, Rejection> {
         let def = self.def;
         match def.node(i).and_then(|n| n.output.as_ref()) {
             None => Ok(Value::Null),
@@ -355,10 +337,10 @@ impl<'d> Run<'d> {
 
     fn raise_done(&mut self, i: usize, data: Value) -> Result<(), Rejection> {
         let id = self.def.node(i).map_or("", |n| n.id.as_str());
-        self.raise(Signal::internal(&format!("xstate.done.state.{id}"), data))
+        self.raise(Signal::internal(format!("xstate.done.state.{id}"), data))
     }
 
-    pub(super) fn raise(&mut self, signal: Signal) -> Result<(), Rejection> {
+    pub(super) fn raise(&mut self, signal: Signal<'static>) -> Result<(), Rejection> {
         if self.raised.len() >= limits::RAISED {
             return Err(Rejection::new(
                 Reason::StepLimit,
@@ -381,12 +363,12 @@ impl<'d> Run<'d> {
 
     pub(super) fn scope<'a>(
         &'a mut self,
-        signal: &'a Signal,
+        signal: &'a Signal<'_>,
         state: &'a Value,
     ) -> (Scope<'a>, &'a mut Meter) {
         let scope = Scope {
             context: &self.context,
-            event: &signal.scope,
+            event: signal,
             now: i64::try_from(self.now_ms / 1000).unwrap_or(limits::INTEGER),
             state,
             input: &Value::Null,
@@ -399,6 +381,11 @@ impl<'d> Run<'d> {
     pub(super) fn state_ids(&mut self) -> Rc<Value> {
         if let Some(ids) = &self.ids {
             return Rc::clone(ids);
+        }
+        if !self.def.uses_state {
+            let none = Rc::new(Value::Null);
+            self.ids = Some(Rc::clone(&none));
+            return none;
         }
         let mut found: Vec<&str> = self
             .active

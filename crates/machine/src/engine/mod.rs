@@ -20,7 +20,8 @@ use crate::records::{NoRecords, Records};
 use crate::state::State;
 use crate::step::{Event, Fired, Reason, Rejection, Step};
 use macrostep::{Run, Signal};
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::borrow::Cow;
 
 impl Definition {
     /// Starts a machine: enters the initial states at `now_ms` (batch time, ms since the Unix
@@ -88,15 +89,11 @@ impl Definition {
         }
         let mut run = Run::load(self, state, now_ms, records)?;
         run.event(Signal {
-            pubkey: event.pubkey.clone(),
-            scope: json!({
-                "type": event.kind,
-                "data": event.data,
-                "pubkey": event.pubkey,
-                "id": event.id,
-                "created_at": event.created_at,
-            }),
-            kind: event.kind.clone(),
+            kind: Cow::Borrowed(&event.kind),
+            data: Cow::Borrowed(&event.data),
+            pubkey: event.pubkey.as_deref().map(Cow::Borrowed),
+            id: event.id.as_deref(),
+            created_at: event.created_at,
         })?;
         run.finish()
     }
@@ -129,7 +126,7 @@ impl Definition {
         let mut rest = state.clone();
         rest.timers.remove(0);
         let mut run = Run::load(self, &rest, now_ms, records)?;
-        let outcome = run.event(Signal::internal(&timer.id, Value::Null)).and_then(|()| run.finish());
+        let outcome = run.event(Signal::internal(timer.id.clone(), Value::Null)).and_then(|()| run.finish());
         Ok(Some(match outcome {
             Ok(step) => Fired { timer, step, rejection: None },
             Err(rejection) => {

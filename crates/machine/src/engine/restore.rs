@@ -24,23 +24,13 @@ impl Definition {
         let mut order = Vec::new();
         self.configuration(0, snapshot.get("value").ok_or_else(bad)?, &mut order).ok_or_else(bad)?;
         let id = |&i: &usize| self.node(i).map_or_else(String::new, |n| n.id.clone());
-        let known = ["status", "value", "historyValue", "context", "children", "output", "records"];
-        if snapshot.as_object().is_none_or(|map| map.keys().any(|k| !known.contains(&k.as_str())))
-            || snapshot.get("children").and_then(Value::as_object).is_none_or(|c| !c.is_empty())
-            || json::unfit(snapshot, 0).is_some()
-        {
+        if json::unfit(snapshot, 0).is_some() {
             return Err(bad());
         }
-        let mut snapshot = snapshot.clone();
-        if let Some(Value::Object(history)) = snapshot.get_mut("historyValue") {
-            self.forget_unnamed(history);
-        }
-        let state = State {
-            snapshot,
-            timers: Vec::new(),
-            order: order.iter().map(id).collect(),
-            creator: creator.map(str::to_owned),
-        };
+        let mut state = State::from_snapshot(snapshot.clone()).ok_or_else(bad)?;
+        self.forget_unnamed(&mut state.history);
+        state.order = order.iter().map(id).collect();
+        state.creator = creator.map(str::to_owned);
         Run::load(self, &state, 0, &NoRecords)?;
         Ok(state)
     }

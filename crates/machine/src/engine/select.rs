@@ -13,7 +13,7 @@ use serde_json::Value;
 
 impl Run<'_> {
     /// The transitions for an event, and whether any state has one whose guard may be false.
-    pub(super) fn select(&mut self, signal: &Signal) -> Result<(Vec<usize>, bool), Rejection> {
+    pub(super) fn select(&mut self, signal: &Signal<'_>) -> Result<(Vec<usize>, bool), Rejection> {
         let mut candidates = false;
         let enabled = self.select_in(0, signal, &mut candidates)?;
         Ok((enabled, candidates))
@@ -22,7 +22,7 @@ impl Run<'_> {
     fn select_in(
         &mut self,
         i: usize,
-        signal: &Signal,
+        signal: &Signal<'_>,
         candidates: &mut bool,
     ) -> Result<Vec<usize>, Rejection> {
         let def = self.def;
@@ -51,11 +51,13 @@ impl Run<'_> {
             .filter(|&&c| c != 0 && def.parent(c) == Some(i))
             .filter_map(|&c| def.node(c).map(|n| (n.key.as_str(), c)))
             .collect();
-        json::js_order(&mut children, |(key, _)| key);
+        if children.len() > 1 {
+            json::js_order(&mut children, |(key, _)| key);
+        }
         children.into_iter().map(|(_, c)| c).collect()
     }
 
-    pub(super) fn select_always(&mut self, signal: &Signal) -> Result<Vec<usize>, Rejection> {
+    pub(super) fn select_always(&mut self, signal: &Signal<'_>) -> Result<Vec<usize>, Rejection> {
         let def = self.def;
         let mut enabled: Vec<usize> = Vec::new();
         for leaf in self.active.clone() {
@@ -77,7 +79,7 @@ impl Run<'_> {
         Ok(without_conflicts(def, &enabled, &self.active, &self.history))
     }
 
-    fn passes(&mut self, t: usize, signal: &Signal) -> Result<bool, Rejection> {
+    fn passes(&mut self, t: usize, signal: &Signal<'_>) -> Result<bool, Rejection> {
         let def = self.def;
         match def.transitions.get(t).and_then(|t| t.guard.as_ref()) {
             None => Ok(true),
@@ -88,7 +90,7 @@ impl Run<'_> {
         }
     }
 
-    fn guard(&mut self, guard: &Guard, signal: &Signal, state: &Value) -> Result<bool, Rejection> {
+    fn guard(&mut self, guard: &Guard, signal: &Signal<'_>, state: &Value) -> Result<bool, Rejection> {
         self.meter.charge_step(1).map_err(|f| rejection(f, Reason::GuardCost, "guards"))?;
         match guard {
             Guard::Cel(expr, _) => {

@@ -2,6 +2,7 @@
 //! function by function, on numbered states.
 
 use crate::definition::{Definition, Kind, Transition};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What each history state remembers, in XState's order.
@@ -58,7 +59,13 @@ fn history_default(def: &Definition, i: usize) -> (Vec<usize>, bool) {
 }
 
 /// The targets with histories resolved.
-fn effective_targets(def: &Definition, t: &Transition, history: &History) -> Vec<usize> {
+fn effective_targets<'t>(def: &Definition, t: &'t Transition, history: &History) -> Cow<'t, [usize]> {
+    // Nearly all have one, which is no history.
+    if let [] | [_] = t.targets.as_slice()
+        && !t.targets.iter().any(|&target| def.is_history(target))
+    {
+        return Cow::Borrowed(&t.targets);
+    }
     let mut found = Vec::new();
     for &target in &t.targets {
         let add: Vec<usize> = if !def.is_history(target) {
@@ -74,7 +81,7 @@ fn effective_targets(def: &Definition, t: &Transition, history: &History) -> Vec
             }
         }
     }
-    found
+    Cow::Owned(found)
 }
 
 /// The state within which a transition happens; `None` for one that leaves the whole machine.
@@ -84,11 +91,17 @@ fn domain(def: &Definition, t: &Transition, history: &History) -> Option<usize> 
     if !t.reenter && targets.iter().all(inside) {
         return Some(t.source);
     }
-    let mut all = targets;
-    all.push(t.source);
-    let (head, tail) = all.split_first()?;
-    let common =
-        def.ancestors(*head, None).into_iter().find(|&a| tail.iter().all(|&s| def.is_descendant(s, Some(a))));
+    // The least common ancestor of targets and source.
+    let (head, tail) = targets.split_first().map_or((t.source, &[][..]), |(head, tail)| (*head, tail));
+    let mut next = def.parent(head);
+    let mut common = None;
+    while let Some(a) = next {
+        if tail.iter().chain([&t.source]).all(|&s| def.is_descendant(s, Some(a))) {
+            common = Some(a);
+            break;
+        }
+        next = def.parent(a);
+    }
     match common {
         Some(a) => Some(a),
         None if t.reenter => None,
@@ -182,7 +195,7 @@ impl<'d> Entry<'d> {
                 entry.descendants(s);
             }
             let bound = if t.source == 0 && t.reenter { None } else { domain };
-            for s in effective_targets(def, t, history) {
+            for &s in effective_targets(def, t, history).iter() {
                 let mut ancestors = def.ancestors(s, domain);
                 if let Some(d) = domain
                     && def.kind(d) == Kind::Parallel

@@ -7,13 +7,12 @@
 use super::macrostep::{Pending, Run, too_large};
 use super::sets::History;
 use crate::definition::{Definition, Kind};
-use crate::json;
 use crate::limits;
 use crate::records::{Ledger, Records};
 use crate::state::State;
 use crate::step::{Reason, Rejection, Step, Timer};
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
+use std::sync::OnceLock;
 
 impl<'d> Run<'d> {
     /// Takes a state up again.
@@ -24,33 +23,25 @@ impl<'d> Run<'d> {
         records: &'d dyn Records,
     ) -> Result<Self, Rejection> {
         let bad = |what: &str| Rejection::new(Reason::BadState, what.to_owned());
-        let snapshot = state.snapshot.as_object().ok_or_else(|| bad("no snapshot"))?;
         let mut run = Self::blank(def, now_ms, state.creator.clone(), records);
-        run.records = Ledger::read(&def.records, snapshot.get("records"), records)
+        run.records = Ledger::read(&def.records, state.records.as_ref(), records)
             .ok_or_else(|| bad("records that the definition doesn't have"))?;
-        run.done = match snapshot.get("status").and_then(Value::as_str) {
-            Some("active") => false,
-            Some("done") => true,
-            _ => return Err(bad("status is not active or done")),
-        };
-        run.output = snapshot.get("output").cloned();
-        run.context = match snapshot.get("context") {
-            Some(Value::Object(context)) => Cow::Borrowed(context),
-            _ => return Err(bad("context is not an object")),
-        };
+        run.done = state.done;
+        run.output = state.output.clone();
+        run.context = state.context.clone();
         run.active = state
             .order
             .iter()
             .map(|id| def.find(id).ok_or_else(|| bad("an unknown active state")))
             .collect::<Result<_, _>>()?;
-        run.history = history(def, snapshot.get("historyValue")).ok_or_else(|| bad("an unknown history"))?;
+        run.history = history(def, &state.history).ok_or_else(|| bad("an unknown history"))?;
         run.timers = state
             .timers
             .iter()
             .map(|t| pending(def, t).ok_or_else(|| bad("an unknown timer")))
             .collect::<Result<_, _>>()?;
         let timers_live = run.timers.iter().all(|t| run.active.contains(&t.node));
-        if !run.is_legal() || !timers_live || snapshot.get("value") != Some(&run.value(0)) {
+        if !run.is_legal() || !timers_live || state.value != run.value(0) {
             return Err(bad("active states that can't be active together"));
         }
         Ok(run)
@@ -69,23 +60,13 @@ impl<'d> Run<'d> {
                 (id(h), Value::Array(states))
             })
             .collect();
-        let mut snapshot = Map::new();
-        let mut put = |key: &str, value: Value| snapshot.insert(key.to_owned(), value);
-        put("status", Value::from(if self.done { "done" } else { "active" }));
-        put("value", self.value(0));
-        put("historyValue", Value::Object(history));
-        put("children", Value::Object(Map::new()));
-        if let Some(output) = self.output.take() {
-            put("output", output);
-        }
-        if let Some(records) = self.records.snapshot() {
-            put("records", records);
-        }
-        // Moved or copied once, not taken apart.
-        put("context", Value::Object(std::mem::take(&mut self.context).into_owned()));
-        let snapshot = Value::Object(snapshot);
         let state = State {
-            snapshot,
+            done: self.done,
+            value: self.value(0),
+            history,
+            context: std::mem::take(&mut self.context),
+            output: self.output.take(),
+            records: self.records.snapshot(),
             timers: self
                 .timers
                 .iter()
@@ -95,8 +76,9 @@ impl<'d> Run<'d> {
                 .collect(),
             order: self.active.iter().map(|&i| id(i)).collect(),
             creator: self.creator,
+            whole: OnceLock::new(),
         };
-        let size = json::canonical_len(&state.snapshot);
+        let size = state.snapshot_len();
         if size > limits::SNAPSHOT_BYTES {
             return Err(too_large(size));
         }
@@ -145,9 +127,9 @@ impl<'d> Run<'d> {
     }
 }
 
-fn history(def: &Definition, value: Option<&Value>) -> Option<History> {
+fn history(def: &Definition, remembered: &Map<String, Value>) -> Option<History> {
     let mut history = History::new();
-    for (id, states) in value?.as_object()? {
+    for (id, states) in remembered {
         let h = def.find(id).filter(|&h| def.is_history(h))?;
         let parent = def.parent(h)?;
         let states: Vec<usize> = states
