@@ -9,6 +9,10 @@ pub const DEFINITION: u16 = 7500;
 pub const INPUT: u16 = 7501;
 /// A change of roster or versions, proposed or activated (ours).
 pub const CHANGE: u16 = 7510;
+/// Key pack of an encrypted machine: refused (docs/adr/0022).
+pub const KEY_PACK: u16 = 7502;
+/// Gift wrap (NIP-59), the envelope of an encrypted machine's events: refused where no machine listens for it.
+pub const GIFT_WRAP: u16 = 1059;
 /// Snapshot of a machine (NIP-78 application data), signed by the group.
 pub const SNAPSHOT: u16 = 30078;
 /// Relay list (NIP-65).

@@ -241,7 +241,7 @@ impl<S: Store> Ledger<S> {
                         }
                     }
                 }
-                Ok(first.or(Some(Refusal::NoMachine)))
+                Ok(first.or(Some(request::nobody_listens(event))))
             }
         }
     }

@@ -19,6 +19,8 @@ mod keys;
 mod layer;
 mod ledger;
 pub mod limits;
+#[cfg(test)]
+mod machines_cost;
 mod mail;
 mod proof;
 mod reason;

@@ -50,6 +50,8 @@ pub enum Refusal {
     UnknownDefinition,
     /// It starts more machines than one request, one batch or a machine's timers may.
     StartLimit,
+    /// A key pack or a wrapped event: custodians can't open it, so encrypted machines aren't admitted.
+    Encrypted,
     /// The machine itself said no.
     Machine(concordat_machine::Reason),
 }
@@ -80,6 +82,7 @@ impl Refusal {
             Refusal::Unconfirmed => "unconfirmed",
             Refusal::UnknownDefinition => "unknown_definition",
             Refusal::StartLimit => "start_limit",
+            Refusal::Encrypted => "encrypted",
             Refusal::Machine(reason) => reason.code(),
         }
     }
@@ -134,6 +137,7 @@ mod tests {
             Unconfirmed,
             UnknownDefinition,
             StartLimit,
+            Encrypted,
         ];
         let machine = [
             M::UnknownEvent,

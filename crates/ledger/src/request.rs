@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use concordat_events::kinds::{GIFT_WRAP, KEY_PACK};
 use concordat_events::limits::{REQUEST_FUTURE_S, REQUEST_PAST_S};
 use concordat_events::request::RequestError;
 use concordat_events::{Hash, Input7501, Mode, Outcome, Route, ValidEvent};
@@ -17,6 +18,14 @@ use crate::layer::Read;
 use crate::limits::{MAIL_PER_REQUEST, SOURCE_MACHINES, STARTS_PER_REQUEST};
 use crate::reason::Refusal;
 use crate::work::{Slot, Verdict, Work};
+
+/// Why an event is refused that no machine listens for.
+pub(crate) fn nobody_listens(event: &ValidEvent) -> Refusal {
+    match event.kind() {
+        KEY_PACK | GIFT_WRAP => Refusal::Encrypted,
+        _ => Refusal::NoMachine,
+    }
+}
 
 /// Why an event that can't be read is refused.
 pub(crate) fn unreadable(error: &RequestError) -> Refusal {
@@ -165,7 +174,7 @@ impl<S: Store> Work<'_, S> {
                 self.put(id, slot);
             }
         }
-        Ok(if taken { Ok(()) } else { Err(first.unwrap_or(Refusal::NoMachine)) })
+        Ok(if taken { Ok(()) } else { Err(first.unwrap_or(nobody_listens(event))) })
     }
 
     fn source_to(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent) -> Verdict {

@@ -6,8 +6,30 @@ use concordat_events::request::input_tags;
 use concordat_events::{Mode, ValidEvent};
 use concordat_ledger::limits::SOURCE_MACHINES;
 use nostr::Keys;
+use serde_json::json;
 
 use super::world::*;
+
+/// Encrypted machines are refused by name, in the log and before anything is ordered; who listens for wraps gets them.
+#[test]
+fn encrypted_machines_are_refused_with_their_reason() {
+    let mut world = World::new();
+    let user = Keys::generate();
+    let p = vec![vec!["p".to_owned(), world.group.public_key().to_hex()]];
+    for (n, kind) in [7502, 1059].into_iter().enumerate() {
+        let wrapped = event(&user, kind, p.clone(), "sealed", START);
+        let judged = world.ledger.judge(&wrapped, START).unwrap();
+        assert_eq!(judged, Some(concordat_ledger::Refusal::Encrypted));
+        assert_eq!(world.one(1_000 + n as u64, &wrapped), "encrypted");
+    }
+    let listens = json!({"id": "m", "initial": "on", "context": {"n": 0}, "states": {"on": {"on": {
+        "nostr.1059": {"actions": {"type": "cel.assign", "params": {"n": "context.n + 1"}}}}}}});
+    let source = r#"{"kinds":[1059]}"#;
+    let machine = world.definition_with(&user, "m", &listens, Mode::Sequenced, &[["source", source]]);
+    assert_eq!(world.one(10_000, &machine), "ok");
+    assert_eq!(world.one(11_000, &event(&user, 1059, p, "sealed again", START)), "ok");
+    assert_eq!(world.context(&machine, "n"), 1);
+}
 
 #[test]
 fn every_refusal_has_its_reason() {
