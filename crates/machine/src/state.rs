@@ -341,3 +341,39 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     }
     out.push(b'"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Written part by part, counted part by part, and put together: each is the general writer's snapshot.
+    #[test]
+    fn the_parts_are_the_snapshot() {
+        let small =
+            json!({"status": "active", "value": "a", "historyValue": {}, "context": {}, "children": {}});
+        let large = json!({
+            "status": "done", "value": {"p": {"x": "a", "y": "c\u{e9}"}}, "children": {},
+            "historyValue": {"h.n": [{"id": "h.n2"}], "g\"": []},
+            "context": {"z": [1, -20, {"k\n": "v\u{1}"}], "\u{1f98a}": null, "\u{ffff}": true, "a\\b": {}},
+            "output": null, "records": {"votes": {"count": 2, "root": "02ab"}},
+        });
+        for snapshot in [small, large] {
+            let state = State::from_snapshot(snapshot.clone()).unwrap();
+            assert_eq!(state.snapshot(), &snapshot);
+            let expected = serde_json_canonicalizer::to_vec(&snapshot).unwrap();
+            assert_eq!(state.snapshot_bytes(), expected);
+            assert_eq!(state.snapshot_len(), expected.len());
+            assert_eq!(State::from_bytes(&state.canonical_bytes()).unwrap(), state);
+            assert_eq!(
+                serde_json::from_value::<State>(serde_json::to_value(&state).unwrap()).unwrap(),
+                state
+            );
+            for (key, wrong) in [("status", json!("error")), ("children", json!({"a": 1})), ("x", json!(1))] {
+                let mut other = snapshot.clone();
+                other[key] = wrong;
+                assert_eq!(State::from_snapshot(other), None, "{key}");
+            }
+        }
+    }
+}

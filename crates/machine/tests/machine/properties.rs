@@ -158,6 +158,34 @@ fn run(definition: &Definition, events: &[(usize, i64, u64)]) -> Vec<(Vec<u8>, S
     log
 }
 
+/// Each thread reads the definition anew, with maps that hash otherwise.
+#[test]
+fn every_thread_gives_the_same_bytes() {
+    let text = include_str!("../../../../docs/machines/bet.json");
+    let story = || {
+        let bet = Definition::parse(text).unwrap();
+        let signer = |n: u8| format!("{n:0>64}");
+        let mut state = bet.start(1_799_990_000_000, Some("cc")).unwrap().state;
+        let mut bytes = state.canonical_bytes();
+        for (n, ms) in [(1, 1), (9, 2), (2, 3)] {
+            let event = Event::new("LOAD").with_data(json!({"deposit": "x"})).by(signer(n));
+            match bet.send(&state, &event, 1_799_990_000_000 + ms) {
+                Ok(step) => state = step.state,
+                Err(rejection) => bytes.extend(rejection.reason.code().bytes()),
+            }
+            bytes.extend(state.canonical_bytes());
+        }
+        bytes
+    };
+    let expected = story();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(story)).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), expected);
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -191,10 +219,16 @@ proptest! {
     #[test]
     fn a_state_from_elsewhere_is_refused_not_run(doc in any_json(), timer in any::<u64>()) {
         let definition = Definition::parse(r#"{"initial":"a","states":{"a":{"after":{"5":"b"}},"b":{}}}"#).unwrap();
-        let forged = json!({"snapshot": doc, "timers": [{"id": "xstate.after.5.(machine).a", "due_ms": timer}], "order": ["(machine)", "(machine).b"]});
+        let plain = json!({"status": "active", "value": "b", "historyValue": {}, "context": {}, "children": {}});
+        let mut odd = plain.clone();
+        odd["value"] = doc.clone();
+        // Not a snapshot at all; one of no configuration; one that a timer of another state doesn't fit.
+        for snapshot in [doc, odd, plain] {
+        let forged = json!({"snapshot": snapshot, "timers": [{"id": "xstate.after.5.(machine).a", "due_ms": timer}], "order": ["(machine)", "(machine).b"]});
         if let Ok(state) = serde_json::from_value::<State>(forged) {
             let refused = definition.send(&state, &Event::new("x"), 0).unwrap_err();
             prop_assert_eq!(refused.reason.code(), "bad_state");
+        }
         }
     }
 }

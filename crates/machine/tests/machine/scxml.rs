@@ -3,6 +3,24 @@
 //! Every definition writes down what it does, in order: `+` entry, `-` exit, anything else the
 //! actions of a transition. Where XState departs from the recommendation, XState's way is expected
 //! (`tests/machine/xstate.rs`); here they agree.
+//!
+//! | procedure of appendix D | test |
+//! |---|---|
+//! | `mainEventLoop`, macrostep: eventless, then internal in the order of raising, then external events | `eventless_come_before_internal_events_and_these_before_external_ones` |
+//! | `exitInterpreter` | `a_machine_that_ends_leaves_all_its_states` |
+//! | `selectTransitions` | `the_first_enabled_transition_of_a_state_wins`, `a_child_decides_before_its_parent_and_the_parent_if_it_does_not`, `a_transition_of_a_common_ancestor_is_taken_once` |
+//! | `selectEventlessTransitions` | `eventless_transitions_of_a_child_come_before_its_parents` |
+//! | `removeConflictingTransitions` | `of_conflicting_regions_the_first_in_document_order_wins`, `a_deeper_source_preempts_the_ancestor`, `a_transition_that_leaves_nothing_preempts_nothing` |
+//! | `microstep`, `executeTransitionContent` | `exits_come_before_the_transitions_actions_and_entries_after`, `transitions_of_several_regions_act_in_document_order` |
+//! | `exitStates`, `computeExitSet` | `states_are_entered_in_document_order_and_left_in_its_reverse`, `history_is_recorded_before_the_exits` |
+//! | `enterStates`, `computeEntrySet` | `states_are_entered_in_document_order_and_left_in_its_reverse`, `actions_of_an_initial_transition_run_between_parent_and_child`, `several_targets_are_entered_in_document_order` |
+//! | `enterStates`: done events, `isInFinalState` | `a_final_child_makes_its_parent_done_and_all_regions_make_the_parallel_state_done` |
+//! | `addDescendantStatesToEnter` | `shallow_history_brings_back_the_child_and_deep_the_leaves`, `deep_history_of_a_parallel_state_brings_back_each_region`, `without_a_history_its_default_is_entered` |
+//! | `addAncestorStatesToEnter` | `regions_that_no_target_names_are_entered_by_default` |
+//! | `getTransitionDomain`, `findLCCA`, `getProperAncestors` | `a_transition_stays_within_the_least_common_ancestor`, `internal_transitions_keep_their_source_and_external_ones_leave_it` |
+//! | `getEffectiveTargetStates` | `without_a_history_its_default_is_entered` |
+//!
+//! `invoke`, `finalize` and `cancel` have no place here: definitions with them are refused.
 
 use concordat_machine::{Definition, Effect, Event, State};
 use serde_json::{Map, Value, json};
@@ -298,4 +316,48 @@ fn several_targets_are_entered_in_document_order() {
             "y": {"initial": "r", "states": {"r": {}, "s": {"id": "too"}}}}}}}));
     m.said();
     assert_eq!(m.on("GO"), "-a +b +x +q +y +s");
+}
+
+#[test]
+fn eventless_transitions_of_a_child_come_before_its_parents() {
+    let when = |kind: &str| json!({"type": "cel", "params": {"expr": format!("event.type == '{kind}'")}});
+    let mut m = Machine::new(json!({"initial": "a", "states": {
+        "a": {"initial": "b", "always": {"target": "#parents", "guard": when("GO")}, "states": {
+            "b": {"always": {"target": "#childs", "guard": when("GO")}}}},
+        "c": {"id": "childs", "always": {"target": "d", "guard": when("GO")}},
+        "d": {"on": {"NONE": {"actions": says("none")}}},
+        "e": {"id": "parents"}}}));
+    m.said();
+    assert_eq!(m.on("GO"), "-b -a +c -c +d");
+    // With no event of their own, they are looked at after every event.
+    assert_eq!(m.on("NONE"), "none");
+}
+
+/// The domain is the least ancestor of source and target: what lies outside is neither left nor entered.
+#[test]
+fn a_transition_stays_within_the_least_common_ancestor() {
+    let mut m = Machine::new(json!({"type": "parallel", "states": {
+        "x": {"initial": "a", "states": {
+            "a": {"initial": "b", "states": {
+                "b": {"initial": "c", "states": {"c": {"on": {"NEAR": "#d", "FAR": "#e"}}}},
+                "d": {"id": "d", "on": {"FAR": "#e"}}}},
+            "e": {"id": "e"}}},
+        "y": {"initial": "q", "states": {"q": {}}}}}));
+    m.said();
+    assert_eq!(m.on("NEAR"), "-c -b +d");
+    assert_eq!(m.on("FAR"), "-d -a +e");
+    assert_eq!(m.active(), "y.q e");
+}
+
+#[test]
+fn deep_history_of_a_parallel_state_brings_back_each_region() {
+    let region = |kind: &str| json!({"initial": "p", "states": {"p": {"on": {kind: "q"}}, "q": {}}});
+    let mut m = Machine::new(json!({"initial": "w", "states": {
+        "w": {"type": "parallel", "on": {"OUT": "z"}, "states": {
+            "h": {"type": "history", "history": "deep"}, "x": region("X"), "y": region("Y")}},
+        "z": {"on": {"BACK": "w.h"}}}}));
+    m.said();
+    m.on("Y");
+    assert_eq!(m.on("OUT"), "-q -y -p -x -w +z");
+    assert_eq!(m.on("BACK"), "-z +w +x +p +y +q");
 }
