@@ -212,7 +212,9 @@ impl<S: Store> Ledger<S> {
         match Route::of(event, &self.genesis.group_key) {
             Err(error) => Ok(Some(request::unreadable(&error))),
             Ok(Route::Definition(definition)) => {
-                let refusal = if self.has(&machine_key(&event.id()))? {
+                // The group's own are of machines that machines started: there already, or about to be here too.
+                let own = event.author() == self.genesis.group_key;
+                let refusal = if own || self.has(&machine_key(&event.id()))? {
                     Some(Refusal::Duplicate)
                 } else if request::too_new(event, wall_ms) {
                     Some(Refusal::TooNew)

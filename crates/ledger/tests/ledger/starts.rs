@@ -104,6 +104,11 @@ fn a_started_machine_is_one_like_any_other() {
     assert_eq!(world.one(4_300, &tell(&user, id, "MINE", &json!(null))), "guard_false");
     // Neither the request nor the definition that came of it start anything again.
     let before = ids(&world);
+    // Who hasn't come so far as to know the machine doesn't order its definition either.
+    for ledger in [&world.ledger, &World::of(world.group.clone()).ledger] {
+        let judged = ledger.judge(definition, START).unwrap();
+        assert_eq!(judged, Some(concordat_ledger::Refusal::Duplicate));
+    }
     assert_eq!(world.head(5_300, &[&request, definition]).0, ["duplicate", "duplicate"]);
     assert_eq!(ids(&world), before);
     // It can be started from in turn, by the definition that it was started from.

@@ -57,6 +57,16 @@ impl World {
         let group = Keys::generate();
         let mut genesis = genesis(&group);
         change(&mut genesis);
+        Self::found(group, genesis)
+    }
+
+    /// The same with this group key.
+    pub fn of(group: Keys) -> Self {
+        let genesis = genesis(&group);
+        Self::found(group, genesis)
+    }
+
+    fn found(group: Keys, genesis: Genesis) -> Self {
         let store = Arc::new(MemoryStore::default());
         let ledger = Ledger::open(store.clone(), genesis).unwrap();
         let mut world = World { group, store, ledger, public: Vec::new() };
