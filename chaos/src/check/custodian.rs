@@ -117,7 +117,7 @@ impl<R: Explored> Custodian<R> {
             context: world.founding.context.clone(),
             me,
             identity: Box::new(world.founding.identity(me)?),
-            share: world.founding.share(me),
+            share: Some(world.founding.share(me)),
             store: store.clone(),
             timing: Timing { timeout_ms: TIMEOUT },
             boot: b"boot".to_vec(),

@@ -1,6 +1,8 @@
 //! Changes of what is in force: who the custodians are, and which versions they speak (PROTOCOL 9). A change is proposed by one
 //! custodian and activated with the confirmations of those who will carry it; both are requests like any other, in the log.
 
+use std::collections::BTreeMap;
+
 use nostr::PublicKey;
 use secp256k1::schnorr::Signature;
 use secp256k1::{Message, SECP256K1};
@@ -21,22 +23,35 @@ pub struct Charter {
     pub roster: Roster,
     /// The roster's hash.
     pub roster_hash: Hash,
-    /// The height of the head that put the roster in force; 0 for the founders.
-    pub since: u64,
+    /// How and when it came into force.
+    pub office: Office,
     /// Which rules and engines execute.
     pub versions: Versions,
+}
+
+/// How a roster came into force. It stands for the key shares that its custodians have: the same custodians with fresh shares are in
+/// another office.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Office {
+    /// The height of the head that put the roster in force; 0 for the founders.
+    pub since: u64,
+    /// Hash of what the ceremony of its shares ended with; zero for the founders.
+    pub transcript: Hash,
+    /// Where its custodians reach each other, as its proposal said; what is missing stays as it was.
+    pub addresses: BTreeMap<u16, String>,
 }
 
 impl Charter {
     /// What a genesis puts in force.
     pub fn founded(genesis: &Genesis) -> Result<Self, json::JsonError> {
         let versions = Versions { protocol: genesis.version, engines: genesis.engines.clone() };
-        Charter::new(genesis.roster.clone(), 0, versions)
+        Charter::new(genesis.roster.clone(), Office::default(), versions)
     }
 
     /// Puts them together.
-    pub fn new(roster: Roster, since: u64, versions: Versions) -> Result<Self, json::JsonError> {
-        Ok(Charter { roster_hash: roster.hash()?, roster, since, versions })
+    pub fn new(roster: Roster, office: Office, versions: Versions) -> Result<Self, json::JsonError> {
+        Ok(Charter { roster_hash: roster.hash()?, roster, office, versions })
     }
 }
 
@@ -94,9 +109,26 @@ pub enum Change {
 #[serde(rename_all = "snake_case")]
 pub enum Proposal {
     /// This roster; the same one for fresh shares.
-    Roster(Roster),
+    Roster(Seats),
     /// These versions.
     Versions(Versions),
+}
+
+/// Who is to be in office.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seats {
+    /// The custodians.
+    pub roster: Roster,
+    /// Where they reach each other, `host:port`, of those for whom it is new.
+    #[serde(default)]
+    pub addresses: BTreeMap<u16, String>,
+}
+
+impl From<Roster> for Seats {
+    fn from(roster: Roster) -> Self {
+        Seats { roster, addresses: BTreeMap::new() }
+    }
 }
 
 /// The proof that those who will carry a change are ready for it.
@@ -130,6 +162,11 @@ impl Confirming {
     fn tagged(&self, tag: &str) -> Hash {
         let parts = [&self.cluster, &self.roster, &self.proposal, &self.transcript];
         tagged(tag, &parts.map(|part| part.as_bytes().as_slice()))
+    }
+
+    /// The same change with what its ceremony ended with.
+    pub fn ended_with(self, transcript: Hash) -> Self {
+        Confirming { transcript, ..self }
     }
 
     /// What a custodian signs with its identity key once it is ready: of a new roster, when its share is stored, was read back, and
@@ -228,6 +265,15 @@ pub(crate) fn read(event: &ValidEvent, group: &PublicKey) -> Result<Change, Requ
         let good = |engine: &String| (1..=NAME_BYTES).contains(&engine.len()) && named.insert(engine.clone());
         if engines.is_empty() || engines.len() > ENGINES || !engines.iter().all(good) {
             let text = format!("expected 1 to {ENGINES} engines, each named once");
+            return Err(content(json::JsonError::Syntax(text)));
+        }
+    }
+    if let Change::Propose(Proposal::Roster(seats)) = &change {
+        let known = |number: &u16| seats.roster.get(*number).is_some();
+        let good =
+            |(number, address): (&u16, &String)| known(number) && (1..=NAME_BYTES).contains(&address.len());
+        if !seats.addresses.iter().all(good) {
+            let text = format!("expected addresses of 1 to {NAME_BYTES} bytes, of custodians of the roster");
             return Err(content(json::JsonError::Syntax(text)));
         }
     }

@@ -20,7 +20,7 @@ pub mod request;
 pub mod roster;
 
 pub use batch::Batch;
-pub use change::{Activation, Build, Change, Charter, Confirming, Proposal, Versions};
+pub use change::{Activation, Build, Change, Charter, Confirming, Office, Proposal, Seats, Versions};
 pub use event::{EventError, Template, ValidEvent};
 pub use genesis::{Admission, Genesis, SignedGenesis};
 pub use hash::Hash;

@@ -5,7 +5,7 @@
 
 use concordat_events::genesis::GenesisError;
 use concordat_events::hash::{Hash, tagged};
-use concordat_events::{Charter, Custodian, Genesis, PublicKey, Roster};
+use concordat_events::{Charter, Custodian, Genesis, Office, PublicKey, Roster};
 use concordat_ledger::{Ledger, OpenError};
 use concordat_store::Store;
 use secp256k1::schnorr::Signature;
@@ -27,8 +27,8 @@ pub struct Context {
     pub roster: Roster,
     /// Its hash.
     pub roster_hash: Hash,
-    /// Height of the head that put it in force; 0 for the founders.
-    pub since: u64,
+    /// How it came into force.
+    pub office: Office,
     identities: BTreeMap<u16, XOnlyPublicKey>,
     /// Who may follow along without a vote.
     guests: BTreeMap<u16, XOnlyPublicKey>,
@@ -83,7 +83,7 @@ impl Context {
             cluster: genesis.cluster()?,
             roster: charter.roster.clone(),
             roster_hash: charter.roster_hash,
-            since: charter.since,
+            office: charter.office.clone(),
             counting: Counting::under::<Law>(&charter.roster),
             identities,
             guests,
@@ -100,12 +100,12 @@ impl Context {
     /// The epoch that is open from the start under this roster: 0 under the founders. It follows from the height alone, so that all
     /// meet in it, whatever epoch each was in before, and lies above every epoch before.
     pub fn first_epoch(&self) -> u64 {
-        self.since << FIRST_EPOCH_BITS
+        self.office.since << FIRST_EPOCH_BITS
     }
 
     /// The height of the first head that this roster certifies.
     pub fn first_height(&self) -> u64 {
-        if self.since == 0 { 0 } else { self.since + 1 }
+        if self.office.since == 0 { 0 } else { self.office.since + 1 }
     }
 
     /// Has this custodian a vote?

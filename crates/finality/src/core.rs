@@ -43,13 +43,13 @@ pub enum Fatal {
     Stop(Alarm),
     /// The certified state puts another roster in force than the one this core was given.
     #[error(
-        "the certified state puts roster {expected} in force, this custodian was started under {got}; take the context from its store"
+        "the certified state puts the roster of head {expected} in force, this custodian was started under that of head {got}; take the context from its store"
     )]
     Roster {
         /// What is in force.
-        expected: Hash,
+        expected: u64,
         /// What it was given.
-        got: Hash,
+        got: u64,
     },
     /// The versions in force need what this build doesn't have.
     #[error("{0}")]
@@ -68,8 +68,8 @@ pub struct Parts<S, Sc: Scheme = Frost> {
     pub me: u16,
     /// Its identity key.
     pub identity: Box<dyn Identity>,
-    /// Its key share.
-    pub share: Sc::KeyShare,
+    /// Its key share. Without one it only follows along, whatever the roster says.
+    pub share: Option<Sc::KeyShare>,
     /// Its store.
     pub store: S,
     /// Its timeouts.
@@ -125,8 +125,8 @@ pub struct Core<S: Store, R: Rules> {
     pub(crate) context: Arc<Context>,
     pub(crate) me: u16,
     pub(crate) identity: Box<dyn Identity>,
-    pub(crate) share: <R::Scheme as Scheme>::KeyShare,
-    pub(crate) keys: <R::Scheme as Scheme>::GroupKeys,
+    pub(crate) share: Option<<R::Scheme as Scheme>::KeyShare>,
+    pub(crate) keys: Option<<R::Scheme as Scheme>::GroupKeys>,
     pub(crate) timing: Timing,
     pub(crate) store: Arc<S>,
     pub(crate) ledger: Ledger<Arc<S>>,
@@ -180,8 +180,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         let Parts { context, me, identity, share, store, timing, boot, not_restored, entropy } = parts;
         let context = Arc::new(context.under::<R>());
         let ledger = Ledger::open(store.clone(), context.genesis.clone())?;
-        if ledger.charter().roster_hash != context.roster_hash {
-            return Err(Fatal::Roster { expected: ledger.charter().roster_hash, got: context.roster_hash });
+        if ledger.charter().office != context.office {
+            let (expected, got) = (ledger.charter().office.since, context.office.since);
+            return Err(Fatal::Roster { expected, got });
         }
         let stored = Record::load(&store, &context)?;
         // A key share without a record: only the ceremony makes a first one, so this disk has lost it (PROTOCOL 8).
@@ -192,7 +193,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         let epoch = Epoch::new(record.epoch == context.first_epoch(), 0);
         Ok(Core {
-            keys: R::Scheme::group_keys(&share),
+            keys: share.as_ref().map(R::Scheme::group_keys),
             last: record::last_head(&store, &context)?,
             evidence: record::evidence(&store, &context)?,
             claims: record::claims(&store)?,

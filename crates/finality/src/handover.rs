@@ -17,9 +17,9 @@ use crate::record;
 use crate::rules::Rules;
 
 impl<S: Store, R: Rules> Core<S, R> {
-    /// Lets go of everything under the old roster, if the certified head puts another in force.
+    /// Lets go of everything under the old roster, if the certified head puts another in force, or the same one with fresh shares.
     pub(crate) fn hand_over(&mut self) {
-        if self.ledger.charter().roster_hash == self.context.roster_hash {
+        if self.ledger.charter().office == self.context.office {
             return;
         }
         if let Some(message) = self.certificate_message() {
@@ -33,7 +33,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         (record.prepared, record.lock, record.shared) = (None, None, None);
         record.prepared_batches.clear();
         record.doublings = 0;
-        record.epoch = self.ledger.charter().since << crate::limits::FIRST_EPOCH_BITS;
+        record.epoch = self.ledger.charter().office.since << crate::limits::FIRST_EPOCH_BITS;
         // Entered by the next run, the one that the next core begins.
         record.epoch_run = record.run + 1;
         record::drop_roster(&mut self.out.writes);

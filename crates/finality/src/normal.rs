@@ -353,8 +353,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             return;
         }
         let count = draft.messages.len();
-        let Some((nonces, commitments)) = R::Scheme::commit_many(&self.share, count, &mut self.entropy)
-        else {
+        let Some(share) = &self.share else { return };
+        let Some((nonces, commitments)) = R::Scheme::commit_many(share, count, &mut self.entropy) else {
             return;
         };
         self.round.issued += 1;

@@ -244,7 +244,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         });
         let Some(nonces) = mine.and_then(|hash| self.round.nonces.remove(&hash)) else { return Ok(()) };
         let Some(draft) = self.round.draft_of(&vote.id) else { return Ok(()) };
-        let Ok(shares) = R::Scheme::sign_many(&self.share, nonces, &message_ids(draft), &sessions) else {
+        let Some(share) = &self.share else { return Ok(()) };
+        let Ok(shares) = R::Scheme::sign_many(share, nonces, &message_ids(draft), &sessions) else {
             return Ok(());
         };
         let body = wire::Share {
@@ -311,7 +312,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             })
             .collect();
         let ids = message_ids(draft);
-        match R::Scheme::aggregate_many(&self.keys, &ids, &commitments(&session.signers), &shares) {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        match R::Scheme::aggregate_many(keys, &ids, &commitments(&session.signers), &shares) {
             Ok(signatures) => {
                 let log = draft.messages.first().zip(signatures.first());
                 let Some(Ok(log)) = log.map(|(template, signature)| template.signed(signature)) else {

@@ -42,7 +42,7 @@ enum Phase {
     Flushing,
     /// Running.
     Running,
-    /// Without a vote: under this roster, or until the certified heads up to the one in force are here.
+    /// Without a vote: under this roster, without a key share, or until the certified heads up to the one in force are here.
     Outside,
 }
 
@@ -108,7 +108,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.start.phase != Phase::New {
             return Ok(());
         }
-        if !self.context.votes(self.me) {
+        if !self.context.votes(self.me) || self.share.is_none() {
             self.start.leave();
             self.repeat_certificate();
             self.keep_following();

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use concordat_events::change::{Charter, follows, highest};
+use concordat_events::change::{Charter, Office, follows, highest};
 use concordat_events::genesis::GenesisError;
 use concordat_events::{
-    Activation, Change, Confirming, Genesis, Hash, Proposal, PublicKey, Roster, ValidEvent, Versions,
+    Activation, Change, Confirming, Genesis, Hash, Proposal, PublicKey, Roster, Seats, ValidEvent, Versions,
 };
 use concordat_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,7 @@ pub(crate) struct System {
     pub(crate) protocol: u32,
     pub(crate) engines: Vec<String>,
     pub(crate) roster: Hash,
-    /// Height of the head that put the roster in force.
-    pub(crate) since: u64,
+    pub(crate) office: Office,
     /// The highest number that any custodian ever had.
     pub(crate) highest: u16,
 }
@@ -55,7 +54,7 @@ pub(crate) fn in_force<R: Read>(read: &R, genesis: &Genesis) -> Result<Charter, 
     let roster: Roster =
         leaf(read, keys::ROSTER)?.ok_or_else(|| corrupt(keys::ROSTER, "a state without its roster"))?;
     let versions = Versions { protocol: system.protocol, engines: system.engines };
-    let charter = Charter::new(roster, system.since, versions).map_err(GenesisError::Json)?;
+    let charter = Charter::new(roster, system.office, versions).map_err(GenesisError::Json)?;
     if charter.roster_hash != system.roster {
         return Err(corrupt(keys::ROSTER, "the roster isn't the one that is in force").into());
     }
@@ -76,6 +75,12 @@ pub(crate) fn proposals<R: Read>(read: &R) -> Result<BTreeMap<u16, Proposed>, St
             Ok((by, decode(key, value)?))
         })
         .collect()
+}
+
+/// The highest number that any custodian ever had.
+pub(crate) fn highest_number<R: Read>(read: &R, charter: &Charter) -> Result<u16, StoreError> {
+    let system = leaf::<System, R>(read, keys::SYSTEM)?;
+    Ok(system.map_or_else(|| highest(&charter.roster), |system| system.highest))
 }
 
 /// The custodian in force whose identity signed this.
@@ -135,8 +140,8 @@ impl<S: Store> Work<'_, S> {
     }
 
     fn propose(&mut self, by: u16, id: Hash, proposal: Proposal) -> Verdict {
-        if let Proposal::Roster(roster) = &proposal
-            && !follows(roster, &self.charter.roster, self.system()?.highest)
+        if let Proposal::Roster(seats) = &proposal
+            && !follows(&seats.roster, &self.charter.roster, self.system()?.highest)
         {
             return Ok(Err(Refusal::NumberReused));
         }
@@ -156,18 +161,25 @@ impl<S: Store> Work<'_, S> {
             transcript: activation.transcript,
         };
         let charter = self.charter;
-        let (roster, since, versions, group): (_, _, _, Option<&PublicKey>) = match &proposed.proposal {
+        let (roster, office, versions, group): (_, _, _, Option<&PublicKey>) = match &proposed.proposal {
             // Signed with the new shares: that a quorum of the new roster says so isn't enough, since one liar could propose a
             // roster of its own people, who would confirm anything.
-            Proposal::Roster(roster) => {
-                (roster, self.height, &charter.versions, Some(&self.genesis.group_key))
+            Proposal::Roster(Seats { roster, addresses }) => {
+                let mut addresses = addresses.clone();
+                let before =
+                    charter.office.addresses.iter().filter(|(number, _)| roster.get(**number).is_some());
+                before.for_each(|(number, address)| {
+                    addresses.entry(*number).or_insert_with(|| address.clone());
+                });
+                let office = Office { since: self.height, transcript: activation.transcript, addresses };
+                (roster, office, &charter.versions, Some(&self.genesis.group_key))
             }
-            Proposal::Versions(versions) => (&charter.roster, charter.since, versions, None),
+            Proposal::Versions(versions) => (&charter.roster, charter.office.clone(), versions, None),
         };
         if activation.check(&confirming, roster, group).is_err() {
             return Ok(Err(Refusal::Unconfirmed));
         }
-        let next = Charter::new(roster.clone(), since, versions.clone())
+        let next = Charter::new(roster.clone(), office, versions.clone())
             .map_err(|error| corrupt(keys::ROSTER, &error.to_string()))?;
         let highest = self.system()?.highest.max(highest(roster));
         for by in proposals.keys() {
@@ -190,7 +202,7 @@ fn system(cluster: Hash, charter: &Charter, highest: u16) -> System {
         protocol: charter.versions.protocol,
         engines: charter.versions.engines.clone(),
         roster: charter.roster_hash,
-        since: charter.since,
+        office: charter.office.clone(),
         highest,
     }
 }

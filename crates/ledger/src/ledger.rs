@@ -149,6 +149,11 @@ impl<S: Store> Ledger<S> {
         charter::proposals(&self.certified)
     }
 
+    /// The highest number that any custodian ever had: who comes into office has a higher one.
+    pub fn highest_number(&self) -> Result<u16, StoreError> {
+        charter::highest_number(&self.certified, &self.charter)
+    }
+
     /// Computes the next head from `batches` (none for Head(0)). The certified state stays as it is.
     pub fn execute(&self, batches: &[Batch]) -> Result<Draft, ExecuteError> {
         let ground = Ground {

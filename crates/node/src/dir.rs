@@ -6,6 +6,7 @@
 //! | `keys.age`, `share.age` | sealed keys; the key share |
 //! | `card.json` | who this custodian is, for the others |
 //! | `proposal.json`, `genesis.json` | what was proposed, what all founders signed |
+//! | `change.json`, `share-<transcript>.age` | the change of roster that the operator has accepted; the shares that came of changes |
 //! | `ceremony.json`, `abort` | how far the ceremony is; the operator's wish to end it |
 //! | `db/`, `cluster` | data, and the id of the cluster it belongs to |
 //! | `lock` | held by the running process; empty, and stays |
@@ -73,6 +74,14 @@ pub enum DirError {
         path: PathBuf,
         /// What is wrong with it.
         error: concordat_events::genesis::GenesisError,
+    },
+    /// The change that the operator has accepted.
+    #[error("{path}: {error}; `member accept` writes it")]
+    Accepted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: concordat_events::json::JsonError,
     },
     /// Not text.
     #[error("{0} isn't UTF-8 text")]
@@ -157,9 +166,22 @@ impl CustodianDir {
         Ok(CustodianKeys::open(&self.file("keys.age"), &passphrase)?)
     }
 
-    /// The key share; `None` before the ceremony.
+    /// The founders' key share; `None` before the ceremony.
     pub fn share(&self, keys: &CustodianKeys) -> Result<Option<KeyShare>, DirError> {
-        let path = self.file("share.age");
+        self.share_of(keys, Hash::ZERO)
+    }
+
+    /// The file of the share that came of a ceremony: zero for the founders'.
+    pub fn share_file(&self, transcript: Hash) -> PathBuf {
+        match transcript {
+            Hash::ZERO => self.file("share.age"),
+            other => self.file(&format!("share-{}.age", &other.to_hex()[..16])),
+        }
+    }
+
+    /// The key share that came of a ceremony, if it is here.
+    pub fn share_of(&self, keys: &CustodianKeys, transcript: Hash) -> Result<Option<KeyShare>, DirError> {
+        let path = self.share_file(transcript);
         match keys.unseal(&path, "the key ceremony makes it") {
             Err(SealError::File(error)) if error.is_missing() => Ok(None),
             plain => KeyShare::from_sealed_bytes(&plain?)
@@ -170,12 +192,59 @@ impl CustodianDir {
 
     /// Seals a new share, reads it back and opens it. One that is there stays.
     pub fn write_share(&self, keys: &CustodianKeys, share: &KeyShare) -> Result<(), DirError> {
-        let path = self.file("share.age");
-        keys.seal_new(&path, &share.to_sealed_bytes())?;
-        match self.share(keys)? {
+        self.write_next_share(keys, Hash::ZERO, share)
+    }
+
+    /// Seals the share that came of a ceremony beside those that are there, reads it back and opens it. The same one may be there.
+    pub fn write_next_share(
+        &self,
+        keys: &CustodianKeys,
+        transcript: Hash,
+        share: &KeyShare,
+    ) -> Result<(), DirError> {
+        let path = self.share_file(transcript);
+        if transcript == Hash::ZERO || !path.exists() {
+            keys.seal_new(&path, &share.to_sealed_bytes())?;
+        }
+        match self.share_of(keys, transcript)? {
             Some(back) if back.number() == share.number() && back.keys() == share.keys() => Ok(()),
             _ => Err(FileError::ReadBack { path }.into()),
         }
+    }
+
+    /// Is any share here?
+    pub fn has_shares(&self) -> Result<bool, DirError> {
+        Ok(!self.shares()?.is_empty())
+    }
+
+    /// The files with shares of the group's key.
+    fn shares(&self) -> Result<Vec<PathBuf>, DirError> {
+        let io = |source| FileError::Io { path: self.path.clone(), action: "listing", source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name == "share.age" || (name.starts_with("share-") && name.ends_with(".age")) {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Erases all shares but the one in force: those of rosters before it, and of ceremonies that came to nothing. What the disk
+    /// itself may keep of them is out of reach, so they are overwritten and sealed besides. Says how many there were.
+    pub fn erase_shares_but(&self, transcript: Option<Hash>) -> Result<usize, DirError> {
+        let kept = transcript.map(|transcript| self.share_file(transcript));
+        if kept.as_ref().is_some_and(|kept| !kept.exists()) {
+            return Ok(0);
+        }
+        let mut old = self.shares()?;
+        old.retain(|path| Some(path) != kept.as_ref());
+        for path in &old {
+            file::erase(path)?;
+        }
+        file::sync_directory(&self.path)?;
+        Ok(old.len())
     }
 
     /// The card.

@@ -19,6 +19,7 @@ pub mod config;
 pub mod custodian;
 pub mod dir;
 pub mod engine;
+pub mod handover;
 pub mod harden;
 pub mod keys;
 pub mod limits;

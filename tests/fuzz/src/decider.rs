@@ -150,7 +150,7 @@ fn open(store: &Arc<MemoryStore>, life: u64) -> Decider<MemoryStore, Lawful> {
         context: context(),
         me: ME,
         identity: Box::new(world().custodians[&ME]),
-        share: ME,
+        share: Some(ME),
         store: store.clone(),
         timing: Timing { timeout_ms: 1_000 },
         boot: b"boot".to_vec(),

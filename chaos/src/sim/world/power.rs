@@ -26,7 +26,7 @@ impl World {
             context: context.clone(),
             me: seat.number,
             identity: Box::new(member.identity),
-            share: member.share()?,
+            share: Some(member.share()?),
             store: seat.disk.clone(),
             timing: Timing { timeout_ms: TIMEOUT_MS },
             boot: seat.boot.clone(),

@@ -77,8 +77,11 @@ fn reshare(old: &BTreeMap<u16, Vec<u8>>, roster: &Roster, rng: &mut ChaCha20Rng)
     let keys = old.values().next().unwrap().keys().clone();
     let dealers: BTreeSet<u16> = old.keys().copied().take(usize::from(keys.threshold())).collect();
     let to: BTreeSet<u16> = roster.numbers().collect();
+    let zero = Hash::ZERO;
+    let nothing = Confirming { cluster: zero, roster: zero, proposal: zero, transcript: zero };
     let plan = Plan {
-        ceremony: Hash::ZERO,
+        change: nothing,
+        attempt: Hash::ZERO,
         keys,
         dealers: dealers.clone(),
         roster: to.clone(),
@@ -174,7 +177,7 @@ impl Council {
 
     /// Proposes an office and activates it, with everybody who lives.
     fn change(&self, net: &mut Net<Law>, by: u16, office: &str) -> ValidEvent {
-        let propose = Change::Propose(Proposal::Roster(self.offices[office].0.clone()));
+        let propose = Change::Propose(Proposal::Roster(self.offices[office].0.clone().into()));
         let propose = self.request(by, &propose, net.now);
         net.request(by, &propose);
         assert!(net.run_until(60_000, |net| net.everyone_has(&propose.id())), "{}", net.report());
@@ -321,7 +324,7 @@ fn a_change_under_crashes_ends_in_one_roster() {
         let mut net = Net::<Law>::new(council.cluster, seed);
         net.loss_percent = 5;
         let machine = founded(&mut net);
-        let propose = Change::Propose(Proposal::Roster(council.offices["swap"].0.clone()));
+        let propose = Change::Propose(Proposal::Roster(council.offices["swap"].0.clone().into()));
         let propose = council.request(1, &propose, net.now);
         net.request(1, &propose);
         assert!(net.run_until(60_000, |net| net.everyone_has(&propose.id())), "{}", net.report());
@@ -354,7 +357,7 @@ fn what_is_signed_under_one_roster_counts_for_nothing_under_another() {
     let old = &council.cluster.context;
     let charter = concordat_events::Charter::new(
         council.offices["swap"].0.clone(),
-        7,
+        concordat_events::Office { since: 7, ..Default::default() },
         concordat_events::Versions { protocol: 1, engines: vec![] },
     );
     let next = Context::at(old.genesis.clone(), &charter.unwrap(), &council.cluster.guests).unwrap();

@@ -264,7 +264,7 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
             context: node.context.clone(),
             me: number,
             identity: Box::new(member.identity),
-            share: member.share(&node.context.roster_hash),
+            share: Some(member.share(&node.context.roster_hash)),
             store: node.store.clone(),
             timing: Timing { timeout_ms: 1_000 },
             boot,
@@ -476,7 +476,7 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
                     Ok(message) => self.input(to, Input::Message(message)),
                     Err(error) => {
                         // Only who has gone through a change may find something that isn't said to it any more.
-                        let changed = under.since > 0 || self.nodes[&sender].context.since > 0;
+                        let changed = under.office.since > 0 || self.nodes[&sender].context.office.since > 0;
                         assert!(changed, "custodian {to} refuses what custodian {sender} said: {error}");
                     }
                 }

@@ -73,7 +73,7 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
             context: cluster.context.clone(),
             me: ME,
             identity: Box::new(cluster.members[&ME].identity),
-            share: cluster.share(ME),
+            share: Some(cluster.share(ME)),
             store: store.clone(),
             timing: Timing { timeout_ms },
             boot: b"some boot".to_vec(),

@@ -98,7 +98,7 @@ fn a_confirmed_roster_is_in_force_from_its_head_on() {
     // 2 goes, 5 comes.
     let numbered = [(1, &old[0]), (3, &old[2]), (4, &old[3]), (5, &newcomer)];
     let next = roster(&numbered);
-    let (proposal, outcome) = council.propose(0, Proposal::Roster(next.clone()), 1);
+    let (proposal, outcome) = council.propose(0, Proposal::Roster(next.clone().into()), 1);
     assert_eq!(outcome, "ok");
     let before = council.world.ledger.tip().unwrap().head.roster;
     assert_eq!(council.world.ledger.proposals().unwrap()[&1].id, proposal.id());
@@ -109,19 +109,19 @@ fn a_confirmed_roster_is_in_force_from_its_head_on() {
     let tip = council.world.ledger.tip().unwrap().head.clone();
     assert_eq!(tip.roster, next.hash().unwrap());
     let charter = council.world.ledger.charter();
-    assert_eq!((&charter.roster, charter.since), (&next, tip.height));
+    assert_eq!((&charter.roster, charter.office.since), (&next, tip.height));
     assert!(council.world.ledger.proposals().unwrap().is_empty());
     assert!(council.stored(ROSTER).to_string().contains(&newcomer.public_key().to_hex()));
 
     // Who has left proposes nothing any more; who came does.
-    let refresh = Proposal::Roster(next.clone());
+    let refresh = Proposal::Roster(next.clone().into());
     let gone = council.request(&old[1], &Change::Propose(refresh.clone()), 3);
     assert_eq!(council.world.one(3_000, &gone), "not_allowed");
     let came = council.request(&newcomer, &Change::Propose(refresh), 4);
     assert_eq!(council.world.one(4_000, &came), "ok");
     // 2's number is used up.
     let again = roster(&[(1, &old[0]), (2, &Keys::generate()), (3, &old[2]), (4, &old[3])]);
-    let (_, outcome) = council.propose(0, Proposal::Roster(again), 5);
+    let (_, outcome) = council.propose(0, Proposal::Roster(again.into()), 5);
     assert_eq!(outcome, "number_reused");
 
     // A custodian that restarts, and one that takes the state over, go by the same.
@@ -152,7 +152,7 @@ fn nothing_comes_into_force_without_those_who_carry_it() {
     let own: Vec<Keys> = (0..3).map(|_| Keys::generate()).collect();
     // One liar and its own people: they confirm whatever it wants, but have no shares.
     let sect = [(1, &old[0]), (5, &own[0]), (6, &own[1]), (7, &own[2])];
-    let (proposal, outcome) = council.propose(0, Proposal::Roster(roster(&sect)), 1);
+    let (proposal, outcome) = council.propose(0, Proposal::Roster(roster(&sect).into()), 1);
     assert_eq!(outcome, "ok");
     let good = council.activation(&proposal, transcript, &sect);
     let unproven = Activation { proof: hex(&own[0], Hash::ZERO), ..good.clone() };
@@ -164,8 +164,8 @@ fn nothing_comes_into_force_without_those_who_carry_it() {
     let unknown = Activation { proposal: Hash::ZERO, ..good.clone() };
     assert_eq!(council.activate(&old[1], unknown, 5), "no_proposal");
     // A proposal takes the place of the one before by the same custodian, and of no other's.
-    let (other, _) = council.propose(1, Proposal::Roster(roster(&sect)), 6);
-    let (newer, _) = council.propose(0, Proposal::Roster(roster(&[(1, &old[0])])), 7);
+    let (other, _) = council.propose(1, Proposal::Roster(roster(&sect).into()), 6);
+    let (newer, _) = council.propose(0, Proposal::Roster(roster(&[(1, &old[0])]).into()), 7);
     assert_eq!(council.activate(&old[1], good, 8), "no_proposal");
     let proposed = council.world.ledger.proposals().unwrap();
     assert_eq!((proposed[&1].id, proposed[&2].id, proposed.len()), (newer.id(), other.id(), 2));
@@ -179,13 +179,13 @@ fn one_change_a_head_and_an_old_activation_never_again() {
     let all: Vec<(u16, &Keys)> = (1..).zip(&keys).collect();
     let transcript = Hash::from_bytes(TRANSCRIPT);
     let same = council.world.ledger.charter().roster.clone();
-    let (first, _) = council.propose(0, Proposal::Roster(same.clone()), 1);
-    let (second, _) = council.propose(1, Proposal::Roster(roster(&all[1..])), 2);
+    let (first, _) = council.propose(0, Proposal::Roster(same.clone().into()), 1);
+    let (second, _) = council.propose(1, Proposal::Roster(roster(&all[1..]).into()), 2);
     let one = council.activation(&first, transcript, &all);
     let two = council.activation(&second, transcript, &all[1..]);
     let one = council.request(&keys[0], &Change::Activate(one), 3);
     let two = council.request(&keys[1], &Change::Activate(two), 3);
-    let late = council.request(&keys[2], &Change::Propose(Proposal::Roster(same)), 3);
+    let late = council.request(&keys[2], &Change::Propose(Proposal::Roster(same.into())), 3);
     let (outcomes, _) = council.world.head(3_000, &[&one, &two, &late]);
     assert_eq!(outcomes, ["ok", "stale", "stale"]);
     // Every request has its one outcome, and with the proposals what was confirmed is gone.
@@ -231,7 +231,7 @@ fn versions_come_into_force_with_the_next_head_and_stop_older_builds() {
     let (outcomes, _) = council.world.head(3_000, &[&good, &early]);
     assert_eq!(outcomes, ["ok", "engine"]);
     let charter = council.world.ledger.charter();
-    assert_eq!((&charter.versions, charter.since), (&versions, 0));
+    assert_eq!((&charter.versions, charter.office.since), (&versions, 0));
     assert!(council.stored(SYSTEM).to_string().contains("concordat-next@1"));
 
     // An older build follows up to here, and no further.
@@ -248,7 +248,7 @@ fn versions_come_into_force_with_the_next_head_and_stop_older_builds() {
 fn changes_are_judged_before_they_are_ordered() {
     let mut council = Council::new(4);
     let keys = council.keys.clone();
-    let same = Proposal::Roster(council.world.ledger.charter().roster.clone());
+    let same = Proposal::Roster(council.world.ledger.charter().roster.clone().into());
     let request = council.request(&keys[0], &Change::Propose(same.clone()), 1);
     let judge = |council: &Council, event: &ValidEvent| {
         council.world.ledger.judge(event, START + 1_000).unwrap().map(|refusal| refusal.code())

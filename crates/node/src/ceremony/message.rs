@@ -121,17 +121,7 @@ pub enum BundleError {
 impl Bundle {
     /// Signs and encodes a bundle.
     pub fn seal(&self, keys: &CustodianKeys, proposal: Hash, sender: u16, receiver: u16) -> Vec<u8> {
-        let body = self.encode_to_vec();
-        let signature = keys.sign(&digest(proposal, sender, receiver, &body)).to_vec();
-        Frame {
-            version: VERSION,
-            proposal: proposal.as_bytes().to_vec(),
-            sender: sender.into(),
-            receiver: receiver.into(),
-            body,
-            signature,
-        }
-        .encode_to_vec()
+        seal(self.encode_to_vec(), keys, proposal, sender, receiver)
     }
 
     /// Checks and decodes what `from`, as the channel says, sent to `own`. `identity` is `from`'s.
@@ -143,30 +133,63 @@ impl Bundle {
         own: u16,
     ) -> Result<Self, BundleError> {
         let malformed = || BundleError::Malformed { from, got: bytes.len() };
-        if bytes.len() > BUNDLE_BYTES {
-            return Err(malformed());
-        }
-        let frame = Frame::decode(bytes).map_err(|_| malformed())?;
-        if frame.version != VERSION {
-            return Err(BundleError::Version { from, got: frame.version });
-        }
-        if frame.proposal != proposal.as_bytes() {
-            let got = Hash::from_slice(&frame.proposal).ok_or_else(malformed)?.short();
-            return Err(BundleError::Proposal { from, got, ours: proposal.short() });
-        }
-        if frame.sender != u32::from(from) || frame.receiver != u32::from(own) {
-            return Err(BundleError::Misrouted { from, sender: frame.sender, receiver: frame.receiver });
-        }
-        if !keys::verify(identity, &digest(proposal, from, own, &frame.body), &frame.signature) {
-            return Err(BundleError::Signature { from });
-        }
-        Shape(&[]).check(&frame.body, FIELDS).map_err(|_| malformed())?;
-        let bundle = Bundle::decode(frame.body.as_slice()).map_err(|_| malformed())?;
+        let body = open(bytes, identity, proposal, from, own)?;
+        Shape(&[]).check(&body, FIELDS).map_err(|_| malformed())?;
+        let bundle = Bundle::decode(body.as_slice()).map_err(|_| malformed())?;
         match bundle.messages.len() <= MESSAGES {
             true => Ok(bundle),
             false => Err(malformed()),
         }
     }
+}
+
+/// Signs what a custodian tells another in a ceremony.
+pub(crate) fn seal(
+    body: Vec<u8>,
+    keys: &CustodianKeys,
+    proposal: Hash,
+    sender: u16,
+    receiver: u16,
+) -> Vec<u8> {
+    let signature = keys.sign(&digest(proposal, sender, receiver, &body)).to_vec();
+    let (sender, receiver) = (sender.into(), receiver.into());
+    let proposal = proposal.as_bytes().to_vec();
+    Frame { version: VERSION, proposal, sender, receiver, body, signature }.encode_to_vec()
+}
+
+/// Which ceremony a message says it belongs to. Nothing of it is checked.
+pub(crate) fn proposal_of(bytes: &[u8]) -> Option<Hash> {
+    let short = Some(bytes).filter(|bytes| bytes.len() <= BUNDLE_BYTES)?;
+    Hash::from_slice(&Frame::decode(short).ok()?.proposal)
+}
+
+/// Checks what [`seal`] made; gives the body, which isn't decoded yet.
+pub(crate) fn open(
+    bytes: &[u8],
+    identity: &PublicKey,
+    proposal: Hash,
+    from: u16,
+    own: u16,
+) -> Result<Vec<u8>, BundleError> {
+    let malformed = || BundleError::Malformed { from, got: bytes.len() };
+    if bytes.len() > BUNDLE_BYTES {
+        return Err(malformed());
+    }
+    let frame = Frame::decode(bytes).map_err(|_| malformed())?;
+    if frame.version != VERSION {
+        return Err(BundleError::Version { from, got: frame.version });
+    }
+    if frame.proposal != proposal.as_bytes() {
+        let got = Hash::from_slice(&frame.proposal).ok_or_else(malformed)?.short();
+        return Err(BundleError::Proposal { from, got, ours: proposal.short() });
+    }
+    if frame.sender != u32::from(from) || frame.receiver != u32::from(own) {
+        return Err(BundleError::Misrouted { from, sender: frame.sender, receiver: frame.receiver });
+    }
+    if !keys::verify(identity, &digest(proposal, from, own, &frame.body), &frame.signature) {
+        return Err(BundleError::Signature { from });
+    }
+    Ok(frame.body)
 }
 
 fn digest(proposal: Hash, sender: u16, receiver: u16, body: &[u8]) -> Hash {

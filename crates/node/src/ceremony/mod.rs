@@ -9,7 +9,7 @@
 
 mod card;
 mod core;
-mod message;
+pub(crate) mod message;
 mod network;
 mod offer;
 mod pending;

@@ -1,10 +1,12 @@
 //! What users may ask: send a request and wait for its certified outcome, read a machine with its proof, watch it, see how the
 //! custodian is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concordat_events::{Hash, ValidEvent};
 use concordat_finality::message::Kind;
+use concordat_store::StoreError;
 use concordat_finality::{Bar, Context, Decider, Input, Origin, Published};
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
@@ -17,6 +19,7 @@ use crate::client::{
     CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream,
 };
 use crate::engine::{Groups, Inbox};
+use crate::handover::Handover;
 use crate::order::Health;
 use crate::relay::OutboxStatus;
 use crate::transport::{Count, Peers, Sent};
@@ -30,6 +33,10 @@ pub(crate) struct Counter {
     publishing: watch::Receiver<OutboxStatus>,
     peers: Peers,
     db: Db,
+    /// Where the custodians are, as far as known.
+    addresses: BTreeMap<u16, String>,
+    /// The change of roster that the operator has accepted.
+    handover: Option<Arc<Handover>>,
 }
 
 fn stopped() -> HandlerError {
@@ -41,6 +48,7 @@ fn broken(error: impl std::fmt::Display) -> HandlerError {
 }
 
 impl Counter {
+    #[expect(clippy::too_many_arguments, reason = "what a custodian is made of, named once")]
     pub fn new(
         context: Arc<Context>,
         desk: Desk,
@@ -49,8 +57,10 @@ impl Counter {
         publishing: watch::Receiver<OutboxStatus>,
         peers: Peers,
         db: Db,
+        addresses: BTreeMap<u16, String>,
+        handover: Option<Arc<Handover>>,
     ) -> Self {
-        Counter { context, desk, groups, outlet, publishing, peers, db }
+        Counter { context, desk, groups, outlet, publishing, peers, db, addresses, handover }
     }
 
     /// The outcome of a request that is certified already.
@@ -115,9 +125,13 @@ impl ClientHandler for Counter {
 
     async fn status(&self) -> Result<Status, HandlerError> {
         let status = self.desk.query(|decider| decider.status()).await.ok_or_else(stopped)?;
+        let office = self.desk.query(office).await.ok_or_else(stopped)?.map_err(broken)?;
+        let mut office = json!(office);
+        office["addresses"] = json!(self.addresses);
         let log = self.groups.health().await;
         let publishing = self.publishing.borrow().clone();
         let state = match (status.running, status.bar) {
+            _ if status.outside => "following",
             (false, _) => "starting",
             (true, Bar::None) if status.started => "running",
             (true, Bar::None) => "opening",
@@ -136,6 +150,8 @@ impl ClientHandler for Counter {
                 "epoch": finding.epoch,
                 "place": finding.place,
             })).collect::<Vec<_>>(),
+            "office": office,
+            "change": self.handover.as_ref().map(|handover| handover.status().to_json()),
             "unreachable": status.unreachable,
             "quorum": self.context.q(),
             "custodians": self.context.roster.n(),
@@ -171,6 +187,22 @@ impl ClientHandler for Counter {
             details: details.to_string(),
         })
     }
+}
+
+/// Who is in force, and who is proposed.
+fn office(decider: &Decider<Db>) -> Result<serde_json::Value, StoreError> {
+    let ledger = decider.ledger();
+    let (charter, proposals) = (ledger.charter(), ledger.proposals()?);
+    Ok(json!({
+        "since": charter.office.since,
+        "transcript": charter.office.transcript,
+        "roster": charter.roster,
+        "versions": charter.versions,
+        "highest": ledger.highest_number()?,
+        "proposals": proposals.iter().map(|(by, proposed)| json!({
+            "by": by, "id": proposed.id, "height": proposed.height, "proposal": proposed.proposal,
+        })).collect::<Vec<_>>(),
+    }))
 }
 
 /// A kind of traffic, in a word.

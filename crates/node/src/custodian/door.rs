@@ -9,6 +9,7 @@ use super::Process;
 use super::desk::Desk;
 use crate::ceremony::{CeremonyDoor, Session};
 use crate::engine::{self, Groups, Inbox};
+use crate::handover::Handover;
 use crate::transport::{HandlerError, PeerHandler, RaftCall};
 
 /// See the module's header.
@@ -18,6 +19,8 @@ pub(crate) struct Door {
     groups: Groups<Process>,
     /// The ceremony of this run, for founders that haven't finished.
     session: Option<Arc<Session>>,
+    /// The change of roster that its operator has accepted.
+    handover: Option<Arc<Handover>>,
 }
 
 impl Door {
@@ -26,8 +29,9 @@ impl Door {
         desk: Desk,
         groups: Groups<Process>,
         session: Option<Arc<Session>>,
+        handover: Option<Arc<Handover>>,
     ) -> Self {
-        Door { context, desk, groups, session }
+        Door { context, desk, groups, session, handover }
     }
 }
 
@@ -53,9 +57,17 @@ impl PeerHandler for Door {
     }
 
     async fn ceremony(&self, from: u16, message: Bytes) -> Result<Bytes, HandlerError> {
-        match &self.session {
-            Some(session) => CeremonyDoor::answer(session, from, message).await,
-            None => Err(HandlerError::Unavailable("this custodian's ceremony is over".into())),
+        let named = crate::ceremony::message::proposal_of(&message);
+        match (&self.handover, &self.session) {
+            (Some(handover), _) if named == Some(handover.proposal()) => {
+                let answer = handover.answer(from, message).await;
+                answer.map(Bytes::from).map_err(|error| HandlerError::Refused(error.to_string()))
+            }
+            (_, Some(session)) => CeremonyDoor::answer(session, from, message).await,
+            (_, None) => Err(HandlerError::Unavailable(
+                "this custodian holds no such ceremony: it is over, or its operator hasn't accepted it"
+                    .into(),
+            )),
         }
     }
 }

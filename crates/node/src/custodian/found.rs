@@ -8,14 +8,14 @@ use std::time::Duration;
 use concordat_events::Genesis;
 use concordat_finality::Record;
 use concordat_store::Store;
-use concordat_threshold::KeyShare;
 use tokio::sync::mpsc;
 
 use super::db::Db;
 use super::life::{Life, RunError};
 use crate::ceremony::Session;
 use crate::config::Config;
-use crate::dir::{CustodianDir, STATUS};
+use crate::dir::{CustodianDir, DirError, STATUS};
+use crate::handover::Accepted;
 use crate::keys::{CustodianKeys, file};
 use crate::transport::{Certificate, Listener};
 
@@ -27,7 +27,8 @@ pub(crate) struct Founded {
     pub dir: Arc<CustodianDir>,
     pub config: Config,
     pub keys: Arc<CustodianKeys>,
-    pub share: KeyShare,
+    /// What its operator has accepted.
+    pub accepted: Option<Accepted>,
     pub genesis: Genesis,
     pub addresses: BTreeMap<u16, String>,
     pub certificate: Certificate,
@@ -52,13 +53,17 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
         .map_err(|error| RunError::Internal(error.to_string()))??;
     let keys = Arc::new(keys);
     let certificate = keys.certificate(dir.card()?.certificate());
-    let proposal = dir.proposal()?;
-    let mut addresses = proposal.addresses.clone();
-    addresses.extend(config.peers.clone());
-    let genesis = dir.genesis()?;
+    let (genesis, accepted) = (dir.genesis()?, Accepted::read(dir.path())?);
+    // Who came into office later never had the founders' proposal.
+    let proposal = match dir.proposal() {
+        Err(DirError::File(error)) if error.is_missing() && genesis.is_some() => None,
+        proposal => Some(proposal?),
+    };
+    let addresses = proposal.as_ref().map(|proposal| proposal.addresses.clone()).unwrap_or_default();
     match &genesis {
         Some(genesis) => dir.bind(genesis.genesis.ceremony)?,
         None => {
+            let proposal = proposal.as_ref().ok_or_else(none_proposed)?;
             let id = proposal.id().map_err(|error| RunError::Incomplete(error.to_string()))?;
             dir.begin(id)?;
         }
@@ -66,9 +71,10 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
     let db = Db::open(&config, &dir.db())?;
 
     let mut session = None;
-    let genesis = match genesis {
-        Some(genesis) => genesis,
-        None => {
+    let genesis = match (genesis, proposal) {
+        (Some(genesis), _) => genesis,
+        (None, None) => return Err(none_proposed()),
+        (None, Some(proposal)) => {
             // The first record is made here and nowhere else; it stands before there is a share, so a share without a record
             // always means a lost disk.
             if db.get(concordat_finality::record::RECORD)?.is_none() {
@@ -103,11 +109,16 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
             genesis?
         }
     };
-    let share = dir.share(&keys)?.ok_or_else(|| {
-        RunError::Incomplete("there is a genesis but no share.age: restore the directory, or let the others replace this custodian".into())
-    })?;
-    if genesis.genesis.group_key.to_bytes() != share.group_key().to_bytes() {
-        return Err(RunError::Incomplete("share.age belongs to another group than genesis.json".into()));
+    // One who comes into office later: there is no share yet, so nothing of this disk can have been lost.
+    let invited = accepted.as_ref().is_some_and(|accepted| accepted.invited.is_some());
+    if invited && db.get(concordat_finality::record::RECORD)?.is_none() && !dir.has_shares()? {
+        db.apply(Record::first(boot_id()))?;
+        db.flush()?;
     }
-    Ok(Founded { dir, config, keys, share, genesis: genesis.genesis, addresses, certificate, db, session })
+    let genesis = genesis.genesis;
+    Ok(Founded { dir, config, keys, accepted, genesis, addresses, certificate, db, session })
+}
+
+fn none_proposed() -> RunError {
+    RunError::Incomplete("there is neither a genesis nor a proposal of one".into())
 }

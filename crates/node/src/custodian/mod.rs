@@ -7,6 +7,7 @@
 //! * [`door`]: what peers may ask; [`counter`]: what users may ask;
 //! * [`outlet`]: certified heads to the outbox, to waiting users, to the intake.
 
+pub(crate) mod change;
 mod counter;
 mod db;
 mod desk;
@@ -14,6 +15,7 @@ mod door;
 mod farewell;
 mod found;
 mod life;
+mod office;
 mod outlet;
 mod reach;
 #[cfg(test)]
@@ -24,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concordat_finality::{Context, Decider, Input, Origin, Parts, Timing};
+use concordat_finality::{Decider, Input, Origin, Parts, Timing};
 use tokio::sync::{mpsc, watch};
 
 pub use self::life::{Life, RunError};
@@ -34,13 +36,15 @@ use self::db::Db;
 use self::desk::{Clock, Desk, Exits};
 use self::door::Door;
 use self::found::Founded;
+use self::office::Standing;
 use self::outlet::Outlet;
 use crate::client;
 use crate::config::ClientListen;
 use crate::engine::{self, Groups, Inbox, Outside, Setting};
+use crate::handover::Handover;
 use crate::order::{self, ThreadFlusher, TokioRuntime};
 use crate::relay::{Interest, LinkOptions, NostrLink, Outward, PublishPolicy, RelayLink};
-use crate::transport::{Listener, Member, Peers, Pin, Pins};
+use crate::transport::{Listener, Peers};
 
 /// How long open calls may take when a custodian stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -103,6 +107,11 @@ fn whole_run<'a>(
                 End::Roster => {
                     tracing::info!("another roster is in force; this custodian begins again under it")
                 }
+                End::Change => {
+                    tracing::info!(
+                        "another change of roster is accepted; this custodian begins again with those it names"
+                    )
+                }
             }
         }
         let _ = life.send(Life::Stopped { reason: "asked to stop".into() });
@@ -116,6 +125,8 @@ enum End {
     Asked,
     /// Another roster is in force.
     Roster,
+    /// The operator has accepted another change of roster, or the accepted one has come into certified state.
+    Change,
 }
 
 async fn consensus(
@@ -124,19 +135,31 @@ async fn consensus(
     shutdown: &mut Shutdown<'_>,
     life: &mpsc::UnboundedSender<Life>,
 ) -> Result<End, RunError> {
-    let Founded { dir: _held, config, keys, share, genesis, addresses, certificate, db, session } = founded;
+    let Founded { dir, config, keys, accepted, genesis, addresses, certificate, db, session } = founded;
     let for_peers = keys.certificate(certificate.der().to_vec());
-    let me = share.number();
     let group = genesis.group_key;
-    // Who founded it and has left may still ask for heads.
-    let founders = genesis.roster.members().to_vec();
-    let context = Arc::new(Context::stored(db.clone(), genesis, &founders).map_err(RunError::open)?);
-    if context.votes(me) && !share.keys().numbers().iter().copied().eq(context.roster.numbers()) {
-        return Err(RunError::Incomplete(format!(
-            "the roster in force since head {} is that of other shares than the one in this directory; put the share of its \
-             ceremony there",
-            context.since
-        )));
+    let standing = Standing::read(&dir, &keys, &db, &genesis, accepted.as_ref(), addresses)?;
+    let (pins, members) = (standing.pins(), standing.members(&config.peers));
+    let (change, proposed) = (standing.change(), standing.proposed.is_some());
+    let Standing { context, me, share, addresses, .. } = standing;
+    let context = Arc::new(context);
+    let handover = match change {
+        Some(change) => {
+            let own = dir.share_of(&keys, context.office.transcript)?;
+            Some(Handover::new(change, dir.clone(), keys.clone(), own))
+        }
+        None => None,
+    };
+    let in_force = share.as_ref().map(|_| context.office.transcript);
+    if context.votes(me) && share.is_none() {
+        let path = dir.share_file(context.office.transcript);
+        let message = format!(
+            "{} isn't here: this custodian follows along without a vote; restore it from a backup, or have fresh shares made \
+             (`share refresh`)",
+            path.display()
+        );
+        tracing::warn!("{message}");
+        let _ = life.send(Life::Alarm { message });
     }
 
     let listener = Listener::bind(&config.listen.to_string()).await?;
@@ -157,15 +180,7 @@ async fn consensus(
 
     // The ways out: peers, the epoch's Raft group, relays.
     let roster = &context.roster;
-    let known = || {
-        roster.members().iter().chain(founders.iter().filter(|member| roster.get(member.number).is_none()))
-    };
-    let pins = Pins::new(known().map(|m| (m.number, Pin(*m.certificate.as_bytes()))));
-    let members = known().filter(|member| member.number != me).filter_map(|member| {
-        let address = addresses.get(&member.number)?.clone();
-        Some(Member { number: member.number, address, pin: Pin(*member.certificate.as_bytes()) })
-    });
-    let peers = Peers::new(for_peers, pins.clone(), members.collect())?;
+    let peers = Peers::new(for_peers, pins.clone(), members)?;
     let relays = config.relays.clone().unwrap_or_else(|| context.genesis.relays.clone());
     let options = LinkOptions { deadline: config.timeouts.relay(), ..LinkOptions::default() };
     let link = Arc::new(NostrLink::connect(&relays, options).await?);
@@ -205,7 +220,8 @@ async fn consensus(
     let (groups, log_failed) = Groups::<Process>::start(setting, ordered);
 
     // The ways in: peers, users, relays.
-    let door = Arc::new(Door::new(context.clone(), desk.clone(), groups.clone(), session));
+    let door = Door::new(context.clone(), desk.clone(), groups.clone(), session, handover.clone());
+    let door = Arc::new(door);
     let serving = listener.serve(&certificate, pins, door)?;
     let counter = Arc::new(Counter::new(
         context.clone(),
@@ -215,6 +231,8 @@ async fn consensus(
         publishing,
         peers.clone(),
         db.clone(),
+        addresses,
+        handover.clone(),
     ));
     let server = match config.client_listen {
         ClientListen::Off => None,
@@ -260,6 +278,19 @@ async fn consensus(
             }
         }
     });
+    if let Some(handover) = handover {
+        tasks.spawn(handover.clone().run(peers.clone()));
+        tasks.spawn(change::report(handover.clone(), dir.clone(), life.clone()));
+        if let Some(place) = roster.numbers().position(|number| number == me) {
+            tasks.spawn(change::activate(handover, keys.clone(), group, place, desk.clone()));
+        }
+    }
+    if context.office.since > 0 && (in_force.is_some() || !context.votes(me)) {
+        tasks.spawn(change::erase(dir.clone(), in_force, context.office.since, outlet.clone(), tip));
+    }
+    let other_wish =
+        change::other_wish(dir.path().to_owned(), accepted, proposed, desk.clone(), outlet.clone());
+    tokio::pin!(other_wish);
     let outward = outward.run();
     tokio::pin!(outward);
     desk.input(Input::Start).await;
@@ -277,6 +308,11 @@ async fn consensus(
             let others: Vec<u16> = context.roster.numbers().filter(|number| *number != me).collect();
             farewell::resign(&desk, &peers, &others).await;
             Ok(End::Asked)
+        }
+        () = &mut other_wish => {
+            let others: Vec<u16> = context.roster.numbers().filter(|number| *number != me).collect();
+            farewell::resign(&desk, &peers, &others).await;
+            Ok(End::Change)
         }
         ended = &mut fatal => match ended {
             Ok(Ok(())) => Ok(End::Roster),

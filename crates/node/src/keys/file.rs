@@ -98,6 +98,15 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     finish(path, bytes)
 }
 
+/// Overwrites a file with zeros, flushes it and removes it. The directory isn't synced.
+pub fn erase(path: &Path) -> Result<(), FileError> {
+    let length = fs::metadata(path).map_err(FileError::io(path, "reading the size"))?.len();
+    let mut file = File::options().write(true).open(path).map_err(FileError::io(path, "opening"))?;
+    io::copy(&mut io::repeat(0).take(length), &mut file).map_err(FileError::io(path, "overwriting"))?;
+    file.sync_all().map_err(FileError::io(path, "flushing"))?;
+    fs::remove_file(path).map_err(FileError::io(path, "removing"))
+}
+
 /// Reads a file, at most [`FILE_BYTES`] of it.
 pub fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, FileError> {
     let file = File::open(path).map_err(|source| match source.kind() {

@@ -277,6 +277,19 @@ impl Ceremony {
         }
     }
 
+    /// The transcript, once this member knows it.
+    pub(crate) fn agreed_transcript(&self) -> Option<Hash> {
+        match &self.stage {
+            Stage::Store { agreed }
+            | Stage::Confirm { agreed }
+            | Stage::TestCommit { agreed, .. }
+            | Stage::TestShare { agreed, .. }
+            | Stage::Done { agreed, .. }
+            | Stage::Finished { agreed, .. } => Some(agreed.transcript),
+            _ => None,
+        }
+    }
+
     /// Goes on once the share was stored and read back.
     pub(crate) fn stored(&mut self, rng: &mut (impl RngCore + CryptoRng)) -> Result<Vec<Outgoing>, Alarm> {
         if let Some(alarm) = &self.alarm {

@@ -78,7 +78,7 @@ mod wire;
 pub use alarm::{Alarm, Reason};
 pub use ceremony::{Ceremony, NotFinished, Outcome, Outgoing, To};
 pub use message::{Body, DecodeError, Kind, Message, Round1Package, SecretShare, View};
+pub(crate) use params::Source;
 pub use params::{Params, ParamsError};
-pub(crate) use params::{Source, test_message};
 pub use status::{Phase, Progress};
 pub(crate) use steps::compare;

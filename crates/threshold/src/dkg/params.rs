@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use concordat_events::Confirming;
 use concordat_events::hash::{Hash, Tagged, tagged};
 
 use crate::keys::GroupKeys;
@@ -29,6 +30,8 @@ pub(crate) struct Source {
     pub(crate) keys: GroupKeys,
     /// As many old holders as the old threshold says.
     pub(crate) dealers: BTreeSet<u16>,
+    /// The change that the new shares are for.
+    pub(crate) change: Confirming,
 }
 
 impl Params {
@@ -58,7 +61,7 @@ impl Params {
     /// As [`Params::new`], for handing a key over: `source.dealers` hold it now,
     /// `roster` will hold it, and the own number is among either.
     pub(crate) fn handing_over(
-        ceremony: Hash,
+        attempt: Hash,
         source: Source,
         roster: BTreeSet<u16>,
         own: u16,
@@ -74,11 +77,15 @@ impl Params {
         let first = roster.first().copied().unwrap_or_default();
         let deals = source.dealers.contains(&own);
         let stand_in = if deals && !roster.contains(&own) { first } else { own };
-        let checked = Self::new(ceremony, roster, stand_in, threshold)?;
+        let checked = Self::new(attempt, roster, stand_in, threshold)?;
         // The id covers all that must be equal at all members: who was told another
         // roster, threshold or key takes part in another ceremony.
         let mut id = Tagged::new("concordat/reshare/context");
-        id.part(ceremony.as_bytes()).part(source.keys.to_bytes());
+        let Confirming { cluster, roster, proposal, .. } = &source.change;
+        for hash in [cluster, roster, proposal, &attempt] {
+            id.part(hash.as_bytes());
+        }
+        id.part(source.keys.to_bytes());
         for numbers in [&source.dealers, &checked.roster] {
             let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
             id.part(&bytes);
@@ -199,15 +206,15 @@ impl Params {
     }
 
     /// What all members sign together at the end. A tagged hash of its own, so
-    /// that it is never the id of an event.
+    /// that it is never the id of an event. Of a key that is handed over it is what
+    /// its new roster comes into force with (PROTOCOL section 9).
     pub(super) fn test_message(&self, transcript: Hash) -> [u8; 32] {
-        test_message(self.ceremony, transcript)
+        let digest = match &self.source {
+            Some(source) => source.change.ended_with(transcript).proof_digest(),
+            None => tagged("concordat/dkg/test", &[self.ceremony.as_bytes(), transcript.as_bytes()]),
+        };
+        *digest.as_bytes()
     }
-}
-
-/// See [`Params::test_message`].
-pub(crate) fn test_message(ceremony: Hash, transcript: Hash) -> [u8; 32] {
-    *tagged("concordat/dkg/test", &[ceremony.as_bytes(), transcript.as_bytes()]).as_bytes()
 }
 
 /// Why there can be no such ceremony.

@@ -16,11 +16,11 @@
 //!
 //! **Promises.** The public key of the new shares is the old one, parity and all. A
 //! new share is confirmed only after its holder stored it and read it back
-//! ([`Reshare::to_store`], [`Reshare::stored`]). So whoever sees [`Certificate`] with
-//! confirmations of a quorum of new holders knows: every honest new holder has a
-//! share of exactly these keys on its disk, tested or not, even if its own run of the
-//! ceremony ended with an alarm. Nobody activates new shares but by such a
-//! certificate (PROTOCOL section 9); until then the old ones are in force.
+//! ([`Reshare::to_store`], [`Reshare::stored`]). So whoever sees a
+//! [`concordat_events::Activation`] with confirmations of a quorum of new holders knows:
+//! every honest new holder has a share of exactly these keys on its disk, tested or not,
+//! even if its own run of the ceremony ended with an alarm. Nobody activates new shares
+//! but by it (PROTOCOL section 9); until then the old ones are in force.
 //!
 //! **Refuses.** Fewer or more dealers than the old threshold: one that keeps silent
 //! is named, and a new ceremony with a new id begins without it. Nothing is resumed
@@ -29,12 +29,11 @@
 //! **Does not give.** Old shares go on signing until they are erased: `t` of them
 //! are the key. Only their holders can erase them.
 
-mod certificate;
 mod deal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concordat_events::hash::Hash;
+use concordat_events::{Confirming, Hash};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
@@ -43,15 +42,16 @@ use crate::dkg::{Alarm, Ceremony, Message, Outgoing, Params, ParamsError, Phase,
 use crate::keys::{GroupKeys, KeyError, KeyShare};
 use crate::memory::leaving_nothing;
 
-pub use certificate::{Certificate, CertificateError, Confirmation};
 pub use deal::Deal;
 pub(crate) use deal::{Polynomial, public_shares};
 
 /// What is handed over, and to whom, as all members signed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The id of the ceremony: hash of the signed proposal and of the attempt.
-    pub ceremony: Hash,
+    /// The change that the new shares are for; its transcript is what comes out.
+    pub change: Confirming,
+    /// The id of the attempt.
+    pub attempt: Hash,
     /// The public keys in force.
     pub keys: GroupKeys,
     /// Who deals: exactly as many of their holders as must sign.
@@ -64,9 +64,9 @@ pub struct Plan {
 
 impl Plan {
     /// New shares for the same holders.
-    pub fn refresh(ceremony: Hash, keys: GroupKeys, dealers: BTreeSet<u16>) -> Self {
+    pub fn refresh(change: Confirming, attempt: Hash, keys: GroupKeys, dealers: BTreeSet<u16>) -> Self {
         let (roster, threshold) = (keys.numbers().clone(), keys.threshold());
-        Self { ceremony, keys, dealers, roster, threshold }
+        Self { change, attempt, keys, dealers, roster, threshold }
     }
 }
 
@@ -81,30 +81,13 @@ pub struct Outcome {
     pub keys: GroupKeys,
     /// The hash over the whole reshare that all new holders confirmed.
     pub transcript: Hash,
-    /// The signature of all new holders over a hash of id and transcript.
+    /// The signature of all new holders, under the group's key, over [`Confirming::proof_digest`] of the change and this
+    /// transcript: the proof with which the new roster comes into force.
     pub test_signature: [u8; 64],
     /// The id that its messages carried: plan and ceremony.
     pub context: Hash,
     /// Goes on being repeated until the certificate is there: others may still miss it.
     pub repeat: Vec<Outgoing>,
-}
-
-impl Outcome {
-    /// What this holder signs with its identity key to say: stored, read back, tested.
-    pub fn confirmation_hash(&self, number: u16) -> Hash {
-        self.certificate().confirmation_hash(number)
-    }
-
-    /// The certificate without confirmations yet.
-    pub fn certificate(&self) -> Certificate {
-        Certificate {
-            context: self.context,
-            transcript: self.transcript,
-            keys: self.keys.clone(),
-            test_signature: self.test_signature,
-            confirmations: BTreeMap::new(),
-        }
-    }
 }
 
 /// [`Reshare::finish`] before the end: it comes back unharmed.
@@ -123,8 +106,8 @@ impl Reshare {
         share: Option<&KeyShare>,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<(Self, Vec<Outgoing>), ParamsError> {
-        let source = Source { keys: plan.keys, dealers: plan.dealers };
-        let params = Params::handing_over(plan.ceremony, source, plan.roster, own, plan.threshold)?;
+        let source = Source { keys: plan.keys, dealers: plan.dealers, change: plan.change };
+        let params = Params::handing_over(plan.attempt, source, plan.roster, own, plan.threshold)?;
         let wrong = ParamsError::OwnShare { own };
         let source = params.source().ok_or(wrong.clone())?;
         let secret = match share {
@@ -169,6 +152,11 @@ impl Reshare {
     /// As [`Reshare::on_message`].
     pub fn stored(&mut self, rng: &mut (impl RngCore + CryptoRng)) -> Result<Vec<Outgoing>, Alarm> {
         self.0.stored(rng)
+    }
+
+    /// What comes out if all confirm it, once the share is stored or to be stored.
+    pub fn transcript(&self) -> Option<Hash> {
+        self.0.agreed_transcript()
     }
 
     /// As [`Ceremony::stop`].

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concordat_events::Hash;
+use concordat_events::{Confirming, Hash};
 use concordat_threshold::dkg::{Alarm, Message, Outgoing, Phase, To};
 use concordat_threshold::reshare::{Outcome, Plan, Reshare};
 use concordat_threshold::{AggregateError, GroupKeys, KeyShare, Session, aggregate, commit, sign, verify};
@@ -15,6 +15,11 @@ use crate::net::{Group, Lie};
 
 pub fn hash(id: u8) -> Hash {
     Hash::from_bytes([id; 32])
+}
+
+/// What the new shares are for.
+pub fn change() -> Confirming {
+    Confirming { cluster: hash(91), roster: hash(92), proposal: hash(93), transcript: Hash::ZERO }
 }
 
 /// A signature of these shares, as custodians make it, or why there is none.
@@ -174,5 +179,5 @@ pub fn plan(old: &Group, roster: &[u16], threshold: u16, rng: &mut ChaCha20Rng) 
     let t = usize::from(old.keys.threshold());
     let dealers = old.keys.numbers().iter().copied().choose_multiple(rng, t).into_iter().collect();
     let roster = roster.iter().copied().collect();
-    Plan { ceremony: hash(9), keys: old.keys.clone(), dealers, roster, threshold }
+    Plan { change: change(), attempt: hash(9), keys: old.keys.clone(), dealers, roster, threshold }
 }

@@ -137,7 +137,7 @@ fn story(seed: u64, n: usize, m: usize, trick: Trick, to_all: bool) -> Story {
         let share = plan.dealers.contains(liar).then(|| &old.shares[liar]);
         let again = Reshare::new(plan.clone(), *liar, share, &mut rng).unwrap().1;
         let mut earlier = plan.clone();
-        earlier.ceremony = hash(1);
+        earlier.attempt = hash(1);
         let earlier = Reshare::new(earlier, *liar, share, &mut rng).unwrap().1;
         spare.insert(*liar, (again, earlier));
     }

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concordat_events::Hash;
+use concordat_events::change::ActivationError;
+use concordat_events::{Activation, Confirming, Custodian, PublicKey, Roster};
 use concordat_threshold::dkg::{Kind, ParamsError, Phase, SecretShare};
-use concordat_threshold::reshare::{Certificate, CertificateError, Confirmation, Deal, Plan, Reshare};
+use concordat_threshold::reshare::{Deal, Plan, Reshare};
 use concordat_threshold::{AggregateError, GroupKeys, KeyShare};
 use frost_core::{Field, Group as _};
 use frost_secp256k1_tr::{Secp256K1Group, Secp256K1ScalarField as Scalars};
@@ -15,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use secp256k1::{Keypair, SECP256K1};
 
-use crate::handover::{Handover, certify, copy, hash, plan};
+use crate::handover::{Handover, certify, change, copy, hash, plan};
 use crate::net::{Group, groups};
 
 type Scalar = <Scalars as Field>::Scalar;
@@ -114,7 +115,7 @@ proptest! {
         let old = &groups()[which];
         let t = usize::from(old.keys.threshold());
         let dealers = old.signers(t, &mut rng).iter().map(|share| share.number()).collect();
-        let plan = Plan::refresh(hash(3), old.keys.clone(), dealers);
+        let plan = Plan::refresh(change(), hash(3), old.keys.clone(), dealers);
         let mut net = Handover::honest(old, plan, seed);
         net.run();
         let new = net.group();
@@ -204,8 +205,9 @@ fn nothing_is_confirmed_before_it_is_stored() {
     }
 }
 
-/// A finished reshare with the identities of its new holders.
-fn certified() -> (Certificate, BTreeMap<u16, Keypair>, BTreeMap<u16, [u8; 32]>) {
+/// What all new holders end with activates the roster: it is the group's signature over this very change and transcript.
+#[test]
+fn what_comes_out_is_the_proof_that_activates_the_roster() {
     let mut rng = rng();
     let old = &groups()[1];
     let mut net = Handover::honest(old, plan(old, &[1, 2, 5, 6], 3, &mut rng), rng.r#gen());
@@ -216,70 +218,35 @@ fn certified() -> (Certificate, BTreeMap<u16, Keypair>, BTreeMap<u16, [u8; 32]>)
         .iter()
         .map(|n| (*n, Keypair::from_seckey_slice(SECP256K1, &rng.r#gen::<[u8; 32]>()).unwrap()))
         .collect();
-    let identities: BTreeMap<u16, [u8; 32]> =
-        pairs.iter().map(|(n, pair)| (*n, pair.x_only_public_key().0.serialize())).collect();
-    let mut certificate = outcomes[&1].certificate();
-    for (number, pair) in &pairs {
-        let hash = outcomes[number].confirmation_hash(*number);
-        certificate.add(&confirm(*number, pair, hash), &identities[number]).unwrap();
+    let seat = |(number, pair): (&u16, &Keypair)| Custodian {
+        number: *number,
+        name: format!("custodian {number}"),
+        identity: pair.x_only_public_key().0.into(),
+        certificate: hash(*number as u8),
+    };
+    let seats = Roster::new(pairs.iter().map(seat).collect()).unwrap();
+    let group = PublicKey::from_slice(&old.keys.group_key().to_bytes()).unwrap();
+    let outcome = &outcomes[&1];
+    let confirming = change().ended_with(outcome.transcript);
+    let confirm = |pair: &Keypair| {
+        let message = secp256k1::Message::from_digest(*confirming.digest().as_bytes());
+        SECP256K1.sign_schnorr_no_aux_rand(&message, pair).to_string()
+    };
+    let activation = Activation {
+        proposal: confirming.proposal,
+        transcript: outcome.transcript,
+        confirmations: pairs.iter().map(|(number, pair)| (*number, confirm(pair))).collect(),
+        proof: hex::encode(outcome.test_signature),
+    };
+    assert_eq!(activation.check(&confirming, &seats, Some(&group)), Ok(()));
+    assert!(outcomes.values().all(|other| other.transcript == outcome.transcript));
+    for other in [Confirming { proposal: hash(1), ..confirming }, change().ended_with(hash(1))] {
+        assert!(activation.check(&other, &seats, Some(&group)).is_err());
     }
-    (certificate, pairs, identities)
-}
-
-fn confirm(number: u16, pair: &Keypair, hash: Hash) -> Confirmation {
-    let message = secp256k1::Message::from_digest(*hash.as_bytes());
-    Confirmation { number, signature: SECP256K1.sign_schnorr_no_aux_rand(&message, pair).serialize() }
-}
-
-#[test]
-fn a_certificate_counts_signed_confirmations_of_new_holders_only() {
-    let (certificate, pairs, identities) = certified();
-    let group = certificate.keys.group_key();
-    certificate.check(&group, &identities, 4).unwrap();
-    assert_eq!(Certificate::from_bytes(&certificate.to_bytes()).unwrap(), certificate);
-
-    let mut fewer = certificate.clone();
-    fewer.confirmations.remove(&5);
-    assert_eq!(fewer.check(&group, &identities, 4), Err(CertificateError::TooFew { needed: 4, got: 3 }));
-    fewer.check(&group, &identities, 3).unwrap();
-
-    // Signed by another one, for another number, for another reshare, for other keys.
-    let mut forged = certificate.clone();
-    let hash = certificate.confirmation_hash(5);
-    forged.confirmations.insert(5, confirm(5, &pairs[&1], hash).signature);
-    assert_eq!(forged.check(&group, &identities, 3), Err(CertificateError::Confirmation { culprit: 5 }));
-    forged.confirmations.insert(5, certificate.confirmations[&1]);
-    assert_eq!(forged.check(&group, &identities, 3), Err(CertificateError::Confirmation { culprit: 5 }));
-    let stranger = confirm(9, &pairs[&1], certificate.confirmation_hash(9));
-    let result = certificate.clone().add(&stranger, &identities[&1]);
-    assert_eq!(result, Err(CertificateError::NotHolder { number: 9 }));
-    let mut other = certificate.clone();
-    other.transcript = hash;
-    assert_eq!(other.check(&group, &identities, 3), Err(CertificateError::TestSignature));
-    let (elsewhere, _, _) = certified();
-    let mut other = certificate.clone();
-    other.keys = groups()[1].keys.clone();
-    assert_eq!(
-        other.check(&group, &identities, 0),
-        Err(CertificateError::NotHolder { number: 6 }).or(Err(CertificateError::Confirmation { culprit: 1 }))
-    );
-    assert_eq!(
-        elsewhere.check(&groups()[0].keys.group_key(), &identities, 0),
-        Err(CertificateError::OtherGroup)
-    );
-}
-
-#[test]
-fn bytes_that_are_no_certificate_are_refused() {
-    let (certificate, _, _) = certified();
-    let bytes = certificate.to_bytes();
-    for length in 0..bytes.len() {
-        assert!(Certificate::from_bytes(&bytes[..length]).is_err());
-    }
-    let mut twice = certificate.to_bytes();
-    let (start, entry) = (1 + 32 + 32 + 64 + 2, 66);
-    twice.copy_within(start..start + entry, start + entry);
-    assert_eq!(Certificate::from_bytes(&twice), Err(CertificateError::Encoding));
+    let elsewhere: [u8; 64] =
+        certify(&old.keys, &[&old.shares[&1], &old.shares[&2], &old.shares[&3]], &mut rng).unwrap();
+    let unproven = Activation { proof: hex::encode(elsewhere), ..activation };
+    assert_eq!(unproven.check(&confirming, &seats, Some(&group)), Err(ActivationError::Proof));
 }
 
 #[test]
@@ -324,7 +291,7 @@ fn another_plan_is_another_ceremony() {
     let first = context(&good);
     assert_eq!(first, context(&good));
     let mut others = vec![good.clone(); 4];
-    others[0].ceremony = hash(1);
+    others[0].attempt = hash(1);
     others[1].threshold = 3;
     others[2].roster.insert(9);
     let missing = *good.keys.numbers().difference(&good.dealers).next().unwrap();
