@@ -24,6 +24,8 @@ mod docs;
 mod lone_group;
 #[path = "e2e/machine_run.rs"]
 mod machine_run;
+#[path = "e2e/offices.rs"]
+mod offices;
 #[path = "e2e/raw_client.rs"]
 mod raw_client;
 #[path = "fuzz/src/shell/mod.rs"]

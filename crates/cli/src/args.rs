@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, bench, ceremony, demo, dev, get, history, key, list, machine, publish, send, serve, status,
-    verify, watch,
+    backup, bench, ceremony, demo, dev, get, history, key, list, machine, member, publish, send, serve,
+    status, verify, watch,
 };
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
@@ -39,6 +39,12 @@ pub enum Command {
     /// How custodians found a group: join, propose, accept, then `serve` makes the key
     #[command(subcommand)]
     Ceremony(ceremony::CeremonyCommand),
+    /// Who the custodians are, changed while the group works
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// The shares of the group's key
+    #[command(subcommand)]
+    Share(member::ShareCommand),
     /// One sealed file that brings a custodian back
     Backup(backup::BackupArgs),
     /// Brings a custodian back from its backup, into quarantine

@@ -130,17 +130,7 @@ impl Layout {
     pub async fn start(&self, seen: impl Fn(&str)) -> Result<Cluster, Failure> {
         let mut members = Vec::new();
         for dir in self.dirs() {
-            let path = dir.join("custodian.toml");
-            let config = Config::read(&path).map_err(|error| unusable(&path, &error))?;
-            let client = match config.client_listen {
-                ClientListen::Off => None,
-                ClientListen::At(address) => {
-                    Some(CustodianAddress { address: address.to_string(), pin: pin(&dir)? })
-                }
-            };
-            let spec = self.spec(&config.name, &dir);
-            let process = Process::start(spec.clone())?;
-            members.push(Member { client, spec, process: Some(process) });
+            members.push(self.member(&dir)?);
         }
         let waiting = members.iter_mut().filter_map(|member| member.process.as_mut()).map(|process| {
             let name = process.name().to_owned();
@@ -172,6 +162,21 @@ impl Layout {
         let group =
             group.ok_or_else(|| Failure::not_ready("no_custodian", "no custodian was started", ""))?;
         Ok(Cluster { group, members })
+    }
+
+    /// Starts the custodian of a directory.
+    fn member(&self, dir: &Path) -> Result<Member, Failure> {
+        let path = dir.join("custodian.toml");
+        let config = Config::read(&path).map_err(|error| unusable(&path, &error))?;
+        let client = match config.client_listen {
+            ClientListen::Off => None,
+            ClientListen::At(address) => {
+                Some(CustodianAddress { address: address.to_string(), pin: pin(dir)? })
+            }
+        };
+        let spec = self.spec(&config.name, dir);
+        let process = Some(Process::start(spec.clone())?);
+        Ok(Member { client, spec, process })
     }
 
     fn spec(&self, name: &str, dir: &Path) -> Spec {
@@ -264,6 +269,12 @@ impl Cluster {
     pub fn follow(&self) -> Vec<(usize, watch::Receiver<Heard>)> {
         let numbered = (1..).zip(&self.members);
         numbered.filter_map(|(number, member)| Some((number, member.process.as_ref()?.follow()))).collect()
+    }
+
+    /// Starts the custodian of another directory, with the next number: one that comes into office.
+    pub fn enlist(&mut self, layout: &Layout, dir: &Path) -> Result<(), Failure> {
+        self.members.push(layout.member(dir)?);
+        Ok(())
     }
 
     /// Kills one with SIGKILL. `number` counts from 1.

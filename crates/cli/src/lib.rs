@@ -66,6 +66,8 @@ async fn run(command: Command, ui: Ui) -> Result<(), Failure> {
         Command::Dev(command) => commands::dev::run(command, ui).await,
         Command::Bench(args) => commands::bench::run(args, ui).await,
         Command::Ceremony(command) => commands::ceremony::run(command, ui),
+        Command::Member(command) => commands::member::run(command, ui).await,
+        Command::Share(command) => commands::member::share(command, ui).await,
         Command::Backup(args) => commands::backup::backup(&args, ui),
         Command::Restore(args) => commands::backup::restore(&args, ui),
         Command::Serve(args) => commands::serve::run(args, ui).await,

@@ -22,6 +22,8 @@ pub struct Status {
     pub started: bool,
     /// Is the check at the start over?
     pub running: bool,
+    /// Does it only follow along, without a vote?
+    pub outside: bool,
     /// Quarantine.
     pub bar: Bar,
     /// Its flush counter.
@@ -57,6 +59,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         Status {
             me: self.me,
             epoch: self.record.epoch,
+            outside: self.start.outside(),
             leader: self.leader(),
             started: self.epoch.started.is_some(),
             running: self.start.running(),

@@ -111,15 +111,15 @@ pub fn run(command: CeremonyCommand, ui: Ui) -> Result<(), Failure> {
     }
 }
 
-fn wrong(code: &'static str, error: impl std::fmt::Display) -> Failure {
+pub(super) fn wrong(code: &'static str, error: impl std::fmt::Display) -> Failure {
     Failure::not_ready(code, error.to_string(), "")
 }
 
-fn refused(code: &'static str, error: impl std::fmt::Display) -> Failure {
+pub(super) fn refused(code: &'static str, error: impl std::fmt::Display) -> Failure {
     Failure::check(code, error.to_string(), "")
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
+pub(super) fn text(path: &Path) -> Result<String, Failure> {
     let bytes = file::read(path, "name a file that is there").map_err(|error| wrong("file", error))?;
     String::from_utf8(bytes).map_err(|_| refused("file", format!("{} isn't UTF-8 text", path.display())))
 }
@@ -317,7 +317,7 @@ fn status(dir: &Path, ui: Ui) -> Result<(), Failure> {
 }
 
 /// The status for people.
-fn people(value: &Value) -> String {
+pub(super) fn people(value: &Value) -> String {
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut lines = vec![text("stage")];
     for member in value.get("members").and_then(Value::as_array).into_iter().flatten() {

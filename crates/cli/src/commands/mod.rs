@@ -10,6 +10,7 @@ pub mod history;
 pub mod key;
 pub mod list;
 pub mod machine;
+pub mod member;
 pub mod publish;
 pub mod send;
 pub mod serve;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use concordat_events::{Hash, ValidEvent};
 use concordat_finality::message::Kind;
-use concordat_store::StoreError;
 use concordat_finality::{Bar, Context, Decider, Input, Origin, Published};
+use concordat_store::StoreError;
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 

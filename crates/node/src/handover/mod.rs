@@ -149,11 +149,7 @@ impl Invitation {
 }
 
 /// A change request, signed by a custodian's identity.
-pub fn request(
-    keys: &CustodianKeys,
-    group: &PublicKey,
-    change: &Change,
-) -> Result<ValidEvent, String> {
+pub fn request(keys: &CustodianKeys, group: &PublicKey, change: &Request) -> Result<ValidEvent, String> {
     let content = concordat_events::json::canonical(change).map_err(|error| error.to_string())?;
     let tags = concordat_events::change::change_tags(group);
     let tags: Result<Vec<Tag>, _> = tags.iter().map(Tag::parse).collect();
