@@ -226,7 +226,7 @@ async fn reshare_from_four_to_seven_to_four_while_requests_are_certified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refresh_makes_a_stolen_share_useless_and_a_lost_one_good() {
+async fn refresh_and_replace_make_good_a_lost_share_and_a_lost_custodian() {
     let _turn = TURN.lock().await;
     let mut town = Town::found(4).await;
     let dirs = town.layout.dirs();
@@ -251,6 +251,20 @@ async fn refresh_makes_a_stolen_share_useless_and_a_lost_one_good() {
     }
     // It signs again: with it and two others the group goes on.
     town.cluster.kill(1).await.unwrap();
+    town.goes_on().await;
+
+    // Custodian 1 never comes back: another takes its place, dealt a share by those who are left.
+    let since = in_office(&town, &[2, 3, 4], 0).await;
+    let dir = newcomer(&town, 5).await;
+    let card = dir.join("card.json");
+    let replace = ["member", "replace", "1", text(&card), "--dir", text(&dirs[1]), "--yes"];
+    let (proposal, invitation) = propose(&town, &replace).await;
+    accept(&town, &dirs[2..], &proposal).await;
+    let joined = town.run(&["member", "join", text(&invitation.unwrap()), "--dir", text(&dir)]).await;
+    assert_eq!(joined.status, 0, "{joined}");
+    town.cluster.enlist(&town.layout, &dir).unwrap();
+    in_office(&town, &[2, 3, 4, 5], since).await;
+    town.cluster.kill(2).await.unwrap();
     town.goes_on().await;
     assert!(load.end().await > 0);
     let verified = town.run(&["verify"]).await;
