@@ -482,7 +482,9 @@ fn status(dir: &Path, ui: Ui) -> Result<(), Failure> {
     let of_this = written.filter(|value| value.get("proposal") == Some(&json!(accepted.proposal)));
     let mut value = of_this
         .unwrap_or_else(|| json!({"proposal": accepted.proposal, "stage": "accepted; waiting for `serve`"}));
-    value["words"] = json!(words(&accepted.proposal));
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("words".to_owned(), json!(words(&accepted.proposal)));
+    }
     ui.result(&value, || people(&value))
 }
 

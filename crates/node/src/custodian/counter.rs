@@ -125,9 +125,9 @@ impl ClientHandler for Counter {
 
     async fn status(&self) -> Result<Status, HandlerError> {
         let status = self.desk.query(|decider| decider.status()).await.ok_or_else(stopped)?;
-        let office = self.desk.query(office).await.ok_or_else(stopped)?.map_err(broken)?;
-        let mut office = json!(office);
-        office["addresses"] = json!(self.addresses);
+        let addresses = self.addresses.clone();
+        let office = self.desk.query(move |decider| office(decider, &addresses)).await;
+        let office = office.ok_or_else(stopped)?.map_err(broken)?;
         let log = self.groups.health().await;
         let publishing = self.publishing.borrow().clone();
         let state = match (status.running, status.bar) {
@@ -190,13 +190,14 @@ impl ClientHandler for Counter {
 }
 
 /// Who is in force, and who is proposed.
-fn office(decider: &Decider<Db>) -> Result<serde_json::Value, StoreError> {
+fn office(decider: &Decider<Db>, addresses: &BTreeMap<u16, String>) -> Result<serde_json::Value, StoreError> {
     let ledger = decider.ledger();
     let (charter, proposals) = (ledger.charter(), ledger.proposals()?);
     Ok(json!({
         "since": charter.office.since,
         "transcript": charter.office.transcript,
         "roster": charter.roster,
+        "addresses": addresses,
         "versions": charter.versions,
         "highest": ledger.highest_number()?,
         "proposals": proposals.iter().map(|(by, proposed)| json!({
