@@ -19,8 +19,6 @@ mod keys;
 mod layer;
 mod ledger;
 pub mod limits;
-#[cfg(test)]
-mod machines_cost;
 mod mail;
 mod proof;
 mod reason;
@@ -43,3 +41,6 @@ pub use proof::{Proof, ProofError};
 pub use reason::Refusal;
 pub use record::{MachineView, Record};
 pub use sync::{Chunk, Landing};
+
+#[cfg(test)]
+mod tests;

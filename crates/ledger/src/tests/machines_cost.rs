@@ -37,7 +37,7 @@ fn median(mut all: Vec<u128>) -> u128 {
 #[test]
 #[ignore = "prints figures, in minutes"]
 fn machines_of_a_step() {
-    let bet = Definition::parse(include_str!("../../../docs/machines/bet.json")).unwrap();
+    let bet = Definition::parse(include_str!("../../../../docs/machines/bet.json")).unwrap();
     let event = Event::new("LOAD")
         .with_data(json!({"deposit": "a reference to a deposit"}))
         .by(format!("{:0>64}", 1));

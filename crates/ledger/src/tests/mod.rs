@@ -1,0 +1,3 @@
+//! Tests that need what lies inside: figures, not rules.
+
+mod machines_cost;
