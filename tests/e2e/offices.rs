@@ -271,3 +271,45 @@ async fn refresh_and_replace_make_good_a_lost_share_and_a_lost_custodian() {
     assert_eq!(verified.status, 0, "{verified}");
     town.cluster.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_brings_a_custodian_back_with_the_share_that_is_in_force() {
+    let _turn = TURN.lock().await;
+    let mut town = Town::found(4).await;
+    let dirs = town.layout.dirs();
+    let load = Load::start(&town);
+    let (proposal, _) = propose(&town, &["share", "refresh", "--dir", text(&dirs[0]), "--yes"]).await;
+    accept(&town, &dirs[1..], &proposal).await;
+    in_office(&town, &[1, 2, 3, 4], 0).await;
+    let (config, out) = (dirs[2].join("custodian.toml"), town.home.path().join("three.backup"));
+    let made = town.run(&["backup", "--config", text(&config), "--out", text(&out)]).await;
+    assert_eq!(made.status, 0, "{made}");
+
+    // Its disk is gone, with the safety record on it; the backup is all that there is, and the passphrase.
+    town.cluster.kill(3).await.unwrap();
+    let passphrase = town.home.path().join("passphrase-3");
+    std::fs::rename(dirs[2].join("passphrase"), &passphrase).unwrap();
+    std::fs::remove_dir_all(&dirs[2]).unwrap();
+    let back = ["restore", text(&out), "--passphrase-file", text(&passphrase), "--dir", text(&dirs[2])];
+    let restored = town.run(&back).await;
+    assert_eq!(restored.status, 0, "{restored}");
+    town.cluster.restart(3).unwrap();
+    let height = town.goes_on().await;
+    town.cluster.ready(3, height, WAIT).await.unwrap();
+    let out_of_quarantine = async {
+        loop {
+            let all = statuses(&town).await;
+            // The running epoch's log began without it: it votes from the next one on.
+            let out = |line: &Value| line["state"] == "running" || line["state"] == "opening";
+            if all.iter().any(|line| line["number"] == 3 && out(line)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(WAIT, out_of_quarantine).await.unwrap();
+    // It votes again: without it there would be no quorum.
+    town.cluster.kill(1).await.unwrap();
+    town.goes_on().await;
+    assert!(load.end().await > 0);
+    town.cluster.stop().await.unwrap();
+}

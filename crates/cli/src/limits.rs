@@ -119,3 +119,10 @@ pub const BENCH_MACHINES: usize = 4;
 
 /// How long `bench` waits for one outcome before it counts the request as unanswered.
 pub const BENCH_ANSWER: Duration = Duration::from_secs(30);
+
+/// How long `member accept` waits for its custodian to have the head with the proposal: it has just been certified, and the
+/// custodian may be starting.
+pub const MEMBER_BEHIND: Duration = Duration::from_secs(20);
+
+/// Between two looks at it.
+pub const MEMBER_LOOK: Duration = Duration::from_millis(250);

@@ -14,16 +14,17 @@ use prost::Message as _;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::{Config, ConfigError};
-use crate::dir::{CustodianDir, DirError};
+use crate::dir::{CustodianDir, DirError, is_share, shares_in};
+use crate::handover::ACCEPTED;
 use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError, seal};
 
 /// Version of the contents.
 const VERSION: u32 = 1;
 
-/// The files of a directory that a backup holds. `db/` is none of them, on purpose.
+/// The files of a directory that a backup holds, beside its shares. `db/` is none of them, on purpose.
 const FILES: [&str; 7] =
-    ["custodian.toml", "keys.age", "card.json", "proposal.json", "genesis.json", "cluster", "share.age"];
+    ["custodian.toml", "keys.age", "card.json", "proposal.json", "genesis.json", "cluster", ACCEPTED];
 
 /// Why there is no backup, or no restored directory.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +119,9 @@ pub fn backup(config: &Path, out: &Path) -> Result<Subject, BackupError> {
     let settings = Config::read(config)?;
     let passphrase = Passphrase::read(&settings.passphrase_file)?;
     let mut files = Vec::new();
-    for name in FILES {
+    let shares = shares_in(dir)?;
+    let shares = shares.iter().filter_map(|path| path.file_name()?.to_str());
+    for name in FILES.into_iter().chain(shares) {
         match file::read(&dir.join(name), "") {
             Ok(bytes) => files.push(Entry { name: name.to_owned(), bytes }),
             Err(error) if error.is_missing() => {}
@@ -150,8 +153,10 @@ pub fn restore(from: &Path, passphrase_file: &Path, to: &Path) -> Result<Subject
     }
     let mut files = BTreeMap::new();
     for entry in &contents.files {
-        let known = FILES.iter().find(|name| **name == entry.name);
-        let name = *known.ok_or_else(|| broken("holds a file that no backup has"))?;
+        let name = entry.name.as_str();
+        if !FILES.contains(&name) && !is_share(name) {
+            return Err(broken("holds a file that no backup has"));
+        }
         if files.insert(name, entry.bytes.as_slice()).is_some() {
             return Err(broken("holds a file twice"));
         }
@@ -206,12 +211,13 @@ pub fn change_passphrase(config: &Path, new_file: &Path) -> Result<(), BackupErr
 fn examine(dir: &Path, name: &str, passphrase: &Passphrase) -> Result<Subject, BackupError> {
     let keys = CustodianKeys::open(&dir.join("keys.age"), passphrase)?;
     let missing = || BackupError::NotFounded(dir.to_owned());
-    let path = dir.join("share.age");
-    let share = match keys.unseal(&path, "") {
-        Err(SealError::File(error)) if error.is_missing() => return Err(missing()),
-        plain => KeyShare::from_sealed_bytes(&plain?)
-            .map_err(|error| DirError::Share { path: path.clone(), error })?,
-    };
+    // Which of them is in force stands in certified state; all must open.
+    let mut shares = Vec::new();
+    for path in shares_in(dir)? {
+        let plain = keys.unseal(&path, "")?;
+        shares.push(KeyShare::from_sealed_bytes(&plain).map_err(|error| DirError::Share { path, error })?);
+    }
+    let share = shares.first().ok_or_else(missing)?;
     let path = dir.join("genesis.json");
     let text = match file::read(&path, "") {
         Err(error) if error.is_missing() => return Err(missing()),
@@ -219,7 +225,11 @@ fn examine(dir: &Path, name: &str, passphrase: &Passphrase) -> Result<Subject, B
     };
     let genesis = concordat_events::SignedGenesis::parse(&text)
         .map_err(|error| DirError::Genesis { path: path.clone(), error })?;
-    if genesis.genesis.group_key.to_bytes() != share.group_key().to_bytes() {
+    let fits = |other: &KeyShare| {
+        other.group_key().to_bytes() == genesis.genesis.group_key.to_bytes()
+            && other.number() == share.number()
+    };
+    if !shares.iter().all(fits) {
         return Err(BackupError::Mixed(dir.to_owned()));
     }
     let group = genesis.genesis.group_key.to_hex();
@@ -231,7 +241,9 @@ fn clear(half: &Path) -> Result<(), FileError> {
     if !half.exists() {
         return Ok(());
     }
-    for name in FILES.into_iter().chain(["lock"]) {
+    let shares = shares_in(half).unwrap_or_default();
+    let shares = shares.iter().filter_map(|path| path.file_name()?.to_str());
+    for name in FILES.into_iter().chain(["lock"]).chain(shares) {
         for name in [name.to_owned(), format!(".{name}.new")] {
             let path = half.join(name);
             match fs::remove_file(&path) {
@@ -271,8 +283,11 @@ mod tests {
         fs::create_dir(dir.join("db")).unwrap();
         fs::write(dir.join("db/record"), b"the safety record").unwrap();
 
-        // While it runs: the directory is held.
+        // While it runs: the directory is held. A later share is beside the founders'.
         let held = CustodianDir::open(&dir).unwrap();
+        let later = concordat_events::Hash::from_bytes([7; 32]);
+        let first = held.share(keys).unwrap().unwrap();
+        held.write_next_share(keys, later, &first).unwrap();
         let subject = backup(&config, &out).unwrap();
         let share = held.share(keys).unwrap().unwrap();
         drop(held);
@@ -280,7 +295,8 @@ mod tests {
         assert_eq!(subject.group, genesis.genesis.group_key.to_hex());
         file::check_private(&out).unwrap();
         let names: Vec<String> = contents(&out, &passphrase).files.iter().map(|f| f.name.clone()).collect();
-        assert!(names.iter().all(|name| FILES.contains(&name.as_str())) && names.len() >= 6, "{names:?}");
+        let known = |name: &String| FILES.contains(&name.as_str()) || is_share(name);
+        assert!(names.iter().all(known) && names.len() >= 8, "{names:?}");
         assert!(matches!(
             backup(&config, &out),
             Err(BackupError::Dir(DirError::File(FileError::Exists { .. })))
@@ -300,6 +316,7 @@ mod tests {
             let opened = back.keys(&back.config().unwrap()).unwrap();
             assert_eq!(opened.public_key(), keys.public_key());
             assert_eq!(back.share(&opened).unwrap().unwrap().to_sealed_bytes(), share.to_sealed_bytes());
+            assert!(back.share_of(&opened, later).unwrap().is_some());
             assert_eq!(back.genesis().unwrap().unwrap().genesis, genesis.genesis);
             assert!(back.proposal().is_ok() && back.card().is_ok());
         }
@@ -336,6 +353,7 @@ mod tests {
         for (name, files) in [
             ("path", vec![entry("../keys.age")]),
             ("record", vec![entry("db/record")]),
+            ("share", vec![entry("share-../../keys.age")]),
             ("twice", vec![entry("keys.age"), entry("keys.age")]),
             ("none", vec![]),
         ] {

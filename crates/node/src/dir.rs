@@ -101,6 +101,26 @@ pub enum DirError {
     },
 }
 
+/// Is this the name of a file with a share of the group's key?
+pub(crate) fn is_share(name: &str) -> bool {
+    let made = name.strip_prefix("share-").and_then(|rest| rest.strip_suffix(".age"));
+    name == "share.age" || made.is_some_and(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// The files with shares of the group's key in a directory, in the order of their names.
+pub(crate) fn shares_in(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let io = |source| FileError::Io { path: dir.to_owned(), action: "listing", source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_share) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// A directory that this process holds.
 pub struct CustodianDir {
     path: PathBuf,
@@ -214,21 +234,7 @@ impl CustodianDir {
 
     /// Is any share here?
     pub fn has_shares(&self) -> Result<bool, DirError> {
-        Ok(!self.shares()?.is_empty())
-    }
-
-    /// The files with shares of the group's key.
-    fn shares(&self) -> Result<Vec<PathBuf>, DirError> {
-        let io = |source| FileError::Io { path: self.path.clone(), action: "listing", source };
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name == "share.age" || (name.starts_with("share-") && name.ends_with(".age")) {
-                found.push(path);
-            }
-        }
-        Ok(found)
+        Ok(!shares_in(&self.path)?.is_empty())
     }
 
     /// Erases all shares but the one in force: those of rosters before it, and of ceremonies that came to nothing. What the disk
@@ -238,7 +244,7 @@ impl CustodianDir {
         if kept.as_ref().is_some_and(|kept| !kept.exists()) {
             return Ok(0);
         }
-        let mut old = self.shares()?;
+        let mut old = shares_in(&self.path)?;
         old.retain(|path| Some(path) != kept.as_ref());
         for path in &old {
             file::erase(path)?;

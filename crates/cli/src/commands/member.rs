@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::ceremony::{people, refused, text, wrong};
 use crate::failure::Failure;
+use crate::limits::{MEMBER_BEHIND, MEMBER_LOOK};
 use crate::ui::Ui;
 use crate::user::custodians::failure;
 
@@ -423,6 +424,19 @@ async fn propose(
     Ok(())
 }
 
+/// Asks the own custodian until it has the head with a proposal, for a while: it may be a moment behind who proposed.
+async fn once_certified(args: &ProposeArgs, id: Hash) -> Result<Own, Failure> {
+    let until = tokio::time::Instant::now() + MEMBER_BEHIND;
+    loop {
+        let own = Own::ask(args).await;
+        let there = own.as_ref().is_ok_and(|own| own.in_force.proposals.iter().any(|listed| listed.id == id));
+        if there || tokio::time::Instant::now() >= until {
+            return own;
+        }
+        tokio::time::sleep(MEMBER_LOOK).await;
+    }
+}
+
 async fn accept(args: &AcceptArgs, ui: Ui) -> Result<(), Failure> {
     let id = Hash::from_hex(&args.proposal).ok_or_else(|| {
         Failure::usage(
@@ -431,7 +445,7 @@ async fn accept(args: &AcceptArgs, ui: Ui) -> Result<(), Failure> {
             "expected 64 hex digits",
         )
     })?;
-    let own = Own::ask(&args.by).await?;
+    let own = once_certified(&args.by, id).await?;
     let listed = own.in_force.proposals.iter().find(|listed| listed.id == id).ok_or_else(|| {
         Failure::not_ready(
             "no_proposal",
