@@ -296,7 +296,7 @@ mod tests {
         file::check_private(&out).unwrap();
         let names: Vec<String> = contents(&out, &passphrase).files.iter().map(|f| f.name.clone()).collect();
         let known = |name: &String| FILES.contains(&name.as_str()) || is_share(name);
-        assert!(names.iter().all(known) && names.len() >= 8, "{names:?}");
+        assert!(names.iter().all(known) && names.len() == 7, "{names:?}");
         assert!(matches!(
             backup(&config, &out),
             Err(BackupError::Dir(DirError::File(FileError::Exists { .. })))
