@@ -188,6 +188,19 @@ impl Council {
         activation
     }
 
+    /// As [`Council::change`], until everybody who lives goes by it. The roster's hash.
+    fn changed(&self, net: &mut Net<Law>, by: u16, office: &str) -> Hash {
+        let activation = self.change(net, by, office);
+        self.comes_into_force(net, 60_000, &activation, office)
+    }
+
+    fn comes_into_force(&self, net: &mut Net<Law>, ms: u64, activation: &ValidEvent, office: &str) -> Hash {
+        let roster = self.roster(office);
+        let there = |net: &Net<Law>| net.everyone_has(&activation.id()) && in_force(net, &roster);
+        assert!(net.run_until(ms, there), "{}", net.report());
+        roster
+    }
+
     fn roster(&self, office: &str) -> Hash {
         self.offices[office].0.hash().unwrap()
     }
@@ -225,13 +238,7 @@ fn four_to_seven_to_four_and_everything_goes_on() {
     // They promise nothing, so nothing raises their seq: who was rolled back still finds out when it comes into office.
     assert!((5..=7).all(|number| net.decider(number).status().seq == 1));
 
-    let seven = council.change(&mut net, 1, "seven");
-    let roster = council.roster("seven");
-    assert!(
-        net.run_until(60_000, |net| net.everyone_has(&seven.id()) && in_force(net, &roster)),
-        "{}",
-        net.report()
-    );
+    council.changed(&mut net, 1, "seven");
     let height = works(&mut net, &machine, 6);
     assert!(height > before);
     let signers = |net: &Net<Law>, from: u64| -> BTreeSet<u16> {
@@ -239,13 +246,7 @@ fn four_to_seven_to_four_and_everything_goes_on() {
     };
     assert!(signers(&net, height).iter().any(|number| *number > 4), "the new ones sign");
 
-    let last = council.change(&mut net, 6, "last");
-    let roster = council.roster("last");
-    assert!(
-        net.run_until(60_000, |net| net.everyone_has(&last.id()) && in_force(net, &roster)),
-        "{}",
-        net.report()
-    );
+    council.changed(&mut net, 6, "last");
     let height = works(&mut net, &machine, 5);
     let by = signers(&net, height);
     assert!(by.is_subset(&BTreeSet::from([1, 5, 6, 7])), "those who left sign nothing: {by:?}");
@@ -262,13 +263,7 @@ fn who_slept_through_a_change_comes_back_into_office() {
         let machine = founded(&mut net);
         let sleeper = 4;
         net.kill(sleeper);
-        let swap = council.change(&mut net, 1, "swap");
-        let roster = council.roster("swap");
-        assert!(
-            net.run_until(60_000, |net| net.everyone_has(&swap.id()) && in_force(net, &roster)),
-            "{}",
-            net.report()
-        );
+        let roster = council.changed(&mut net, 1, "swap");
         works(&mut net, &machine, 5);
         // It starts under a roster of the past, where nobody answers it.
         net.start(sleeper);
@@ -297,13 +292,7 @@ fn a_disk_from_before_the_change_is_noticed_under_the_next_roster() {
     net.kill(restored);
     let old = MemoryStore::restore(net.store(restored).snapshot());
     net.start(restored);
-    let swap = council.change(&mut net, 1, "swap");
-    let roster = council.roster("swap");
-    assert!(
-        net.run_until(60_000, |net| net.everyone_has(&swap.id()) && in_force(net, &roster)),
-        "{}",
-        net.report()
-    );
+    let roster = council.changed(&mut net, 1, "swap");
     works(&mut net, &machine, 5);
     net.kill(restored);
     net.replace_store(restored, old);
@@ -324,14 +313,7 @@ fn a_change_under_crashes_ends_in_one_roster() {
         let mut net = Net::<Law>::new(council.cluster, seed);
         net.loss_percent = 5;
         let machine = founded(&mut net);
-        let propose = Change::Propose(Proposal::Roster(council.offices["swap"].0.clone().into()));
-        let propose = council.request(1, &propose, net.now);
-        net.request(1, &propose);
-        assert!(net.run_until(60_000, |net| net.everyone_has(&propose.id())), "{}", net.report());
-        let in_office = net.decider(1).ledger().charter().roster_hash;
-        let activation = Change::Activate(council.activation(propose.id(), in_office, "swap"));
-        let activation = council.request(1, &activation, net.now);
-        net.request(1, &activation);
+        let activation = council.change(&mut net, 1, "swap");
         // One after the other goes down while the roster changes, wherever it stands.
         for (round, number) in [1, 3, 5, 4, 2].into_iter().enumerate() {
             net.run_until(40 + 37 * (seed + round as u64), |_| false);
@@ -340,12 +322,7 @@ fn a_change_under_crashes_ends_in_one_roster() {
             net.start(number);
             net.request(1, &activation);
         }
-        let roster = council.roster("swap");
-        assert!(
-            net.run_until(240_000, |net| net.everyone_has(&activation.id()) && in_force(net, &roster)),
-            "{}",
-            net.report()
-        );
+        council.comes_into_force(&mut net, 240_000, &activation, "swap");
         works(&mut net, &machine, 3);
         assert!(net.fatal.is_empty(), "{:?}", net.fatal);
     }

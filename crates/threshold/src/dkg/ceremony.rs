@@ -25,7 +25,7 @@ use crate::sign::{Share, sign_with};
 use super::alarm::Alarm;
 use super::message::{Body, Kind, Message, Round1Package, SecretShare, View};
 use super::params::{Params, ParamsError};
-use super::status::{Phase, Progress};
+use super::status::{Heard, Phase, Progress};
 use super::steps::same;
 
 /// Whom a message is for.
@@ -120,8 +120,7 @@ pub(super) struct Agreed {
 pub struct Ceremony {
     pub(super) params: Params,
     stage: Stage,
-    /// What each sender sent of each kind, as a digest: tells repeats from lies.
-    seen: BTreeMap<(u16, Kind), Hash>,
+    seen: Heard,
     pub(super) round1: BTreeMap<u16, Round1Package>,
     pub(super) deals: BTreeMap<u16, Deal>,
     echoes: BTreeMap<u16, View>,
@@ -193,7 +192,7 @@ impl Ceremony {
             stage: Stage::Round1 { secret },
             round1: BTreeMap::new(),
             deals: BTreeMap::new(),
-            seen: BTreeMap::new(),
+            seen: Heard::default(),
             echoes: BTreeMap::new(),
             round2: BTreeMap::new(),
             confirms: BTreeMap::new(),
@@ -337,9 +336,8 @@ impl Ceremony {
     pub fn waiting_on(&self) -> BTreeSet<u16> {
         match self.phase() {
             Phase::Waiting(kind) => {
-                let missing = |number: &u16| {
-                    self.params.sends(*number, kind) && !self.seen.contains_key(&(*number, kind))
-                };
+                let missing =
+                    |number: &u16| self.params.sends(*number, kind) && !self.seen.has(*number, kind);
                 self.params.others().filter(missing).collect()
             }
             Phase::Store | Phase::Finished | Phase::Aborted => BTreeSet::new(),
@@ -348,7 +346,7 @@ impl Ceremony {
 
     /// How far each member is, as seen from here; the own entry says what was sent.
     pub fn status(&self) -> BTreeMap<u16, Progress> {
-        let of = |number: &u16| Progress::from_kinds(|kind| self.seen.contains_key(&(*number, kind)));
+        let of = |number: &u16| Progress::from_kinds(|kind| self.seen.has(*number, kind));
         self.params.members().iter().map(|number| (*number, of(number))).collect()
     }
 
@@ -412,11 +410,8 @@ impl Ceremony {
     /// Puts a message where its kind belongs.
     fn accept(&mut self, from: u16, message: Message) -> Result<(), Alarm> {
         let kind = message.kind();
-        let digest = message.digest();
-        match self.seen.insert((from, kind), digest) {
-            Some(earlier) if earlier == digest => return Ok(()),
-            Some(_) => return Err(Alarm::Equivocation { culprit: from, kind }),
-            None => {}
+        if !self.seen.first(from, &message)? {
+            return Ok(());
         }
         let misfit = Alarm::Misfit { culprit: from, kind };
         let n = self.params.n();
@@ -585,7 +580,7 @@ impl Ceremony {
     /// Notes a message as sent.
     pub(super) fn send(&mut self, to: To, body: Body) {
         let message = Message::new(self.params.ceremony(), body);
-        self.seen.entry((self.params.own(), message.kind())).or_insert(self.params.ceremony());
+        self.seen.said(self.params.own(), message.kind(), self.params.ceremony());
         let out = Outgoing { to, message: Arc::new(message) };
         self.sent.push(out.clone());
         self.fresh.push(out);

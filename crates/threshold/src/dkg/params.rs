@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use concordat_events::Confirming;
 use concordat_events::hash::{Hash, Tagged, tagged};
 
-use crate::keys::GroupKeys;
+use crate::keys::{GroupKeys, KeyShare};
 use crate::limits::{MAX_CUSTODIANS, MIN_CUSTODIANS, MIN_THRESHOLD};
 use crate::nonce::Commitment;
 use crate::reshare::Deal;
@@ -32,6 +32,20 @@ pub(crate) struct Source {
     pub(crate) dealers: BTreeSet<u16>,
     /// The change that the new shares are for.
     pub(crate) change: Confirming,
+}
+
+/// The share with which a member deals or helps: given exactly if it is asked for, its own, and of the key in question.
+///
+/// # Errors
+/// [`ParamsError::OwnShare`] if it isn't.
+pub(crate) fn asked<'a>(
+    share: Option<&'a KeyShare>,
+    wanted: bool,
+    own: u16,
+    keys: &GroupKeys,
+) -> Result<Option<&'a KeyShare>, ParamsError> {
+    let fits = share.is_none_or(|share| share.number() == own && share.keys() == keys);
+    if share.is_some() == wanted && fits { Ok(share) } else { Err(ParamsError::OwnShare { own }) }
 }
 
 impl Params {

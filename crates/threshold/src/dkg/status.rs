@@ -1,6 +1,11 @@
 //! How far a ceremony is, for the people who run it.
 
-use super::message::Kind;
+use std::collections::BTreeMap;
+
+use concordat_events::Hash;
+
+use super::alarm::Alarm;
+use super::message::{Kind, Message};
 
 /// What the ceremony waits for next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +39,35 @@ pub struct Progress {
     pub done: bool,
     /// It ended the ceremony.
     pub aborted: bool,
+}
+
+/// What each member has sent of each kind, as a digest: it tells repeats from lies.
+#[derive(Default)]
+pub(crate) struct Heard(BTreeMap<(u16, Kind), Hash>);
+
+impl Heard {
+    /// Did this member send a message of this kind?
+    pub(crate) fn has(&self, from: u16, kind: Kind) -> bool {
+        self.0.contains_key(&(from, kind))
+    }
+
+    /// Remembers a message. `false` for one that came before.
+    ///
+    /// # Errors
+    /// [`Alarm::Equivocation`] if its sender sent another of its kind.
+    pub(crate) fn first(&mut self, from: u16, message: &Message) -> Result<bool, Alarm> {
+        let (kind, digest) = (message.kind(), message.digest());
+        match self.0.insert((from, kind), digest) {
+            Some(earlier) if earlier == digest => Ok(false),
+            Some(_) => Err(Alarm::Equivocation { culprit: from, kind }),
+            None => Ok(true),
+        }
+    }
+
+    /// Notes that the own message of a kind was sent.
+    pub(crate) fn said(&mut self, own: u16, kind: Kind, digest: Hash) {
+        self.0.entry((own, kind)).or_insert(digest);
+    }
 }
 
 impl Progress {

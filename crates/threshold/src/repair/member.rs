@@ -11,7 +11,9 @@ use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::curve::{self, Element, SCALAR, Scalar, Suite};
-use crate::dkg::{Alarm, Body, Kind, Message, Outgoing, ParamsError, Phase, SecretShare, To, View, compare};
+use crate::dkg::{
+    Alarm, Body, Heard, Kind, Message, Outgoing, ParamsError, Phase, SecretShare, To, View, asked, compare,
+};
 use crate::keys::KeyShare;
 use crate::memory::leaving_nothing;
 use crate::reshare::Deal;
@@ -52,7 +54,7 @@ pub struct Repair {
     context: Hash,
     own: u16,
     stage: Stage,
-    seen: BTreeMap<(u16, Kind), Hash>,
+    seen: Heard,
     deals: BTreeMap<u16, Deal>,
     echoes: BTreeMap<u16, View>,
     secrets: BTreeMap<u16, SecretShare>,
@@ -81,20 +83,19 @@ impl Repair {
     ) -> Result<(Self, Vec<Outgoing>), ParamsError> {
         plan.check(own)?;
         let helps = plan.helpers.contains(&own);
-        let made = match share {
-            None if !helps => None,
-            Some(share) if helps && share.number() == own && *share.keys() == plan.keys => {
-                Some(leaving_nothing(|| split(&plan, share, rng))?)
+        let (values, deal) = match asked(share, helps, own, &plan.keys)? {
+            None => (Values::new(), None),
+            Some(share) => {
+                let (values, deal) = leaving_nothing(|| split(&plan, share, rng))?;
+                (values, Some(deal))
             }
-            _ => return Err(ParamsError::OwnShare { own }),
         };
-        let (values, deal) = made.map_or_else(|| (Values::new(), None), |(v, d)| (v, Some(d)));
         let mut repair = Self {
             context: plan.context(),
             plan,
             own,
             stage: Stage::Deal { values },
-            seen: BTreeMap::new(),
+            seen: Heard::default(),
             deals: BTreeMap::new(),
             echoes: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -198,7 +199,7 @@ impl Repair {
     /// The members whose message of the current phase has not come.
     pub fn waiting_on(&self) -> BTreeSet<u16> {
         let Phase::Waiting(kind) = self.phase() else { return BTreeSet::new() };
-        let missing = |from: &u16| self.sends(*from, kind) && !self.seen.contains_key(&(*from, kind));
+        let missing = |from: &u16| self.sends(*from, kind) && !self.seen.has(*from, kind);
         self.others().into_iter().filter(missing).collect()
     }
 
@@ -231,11 +232,8 @@ impl Repair {
 
     fn accept(&mut self, from: u16, message: Message) -> Result<(), Alarm> {
         let kind = message.kind();
-        let digest = message.digest();
-        match self.seen.insert((from, kind), digest) {
-            Some(earlier) if earlier == digest => return Ok(()),
-            Some(_) => return Err(Alarm::Equivocation { culprit: from, kind }),
-            None => {}
+        if !self.seen.first(from, &message)? {
+            return Ok(());
         }
         let misfit = Alarm::Misfit { culprit: from, kind };
         if !self.sends(from, kind) {

@@ -38,7 +38,7 @@ use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
 use crate::curve;
-use crate::dkg::{Alarm, Ceremony, Message, Outgoing, Params, ParamsError, Phase, Progress, Source};
+use crate::dkg::{Alarm, Ceremony, Message, Outgoing, Params, ParamsError, Phase, Progress, Source, asked};
 use crate::keys::{GroupKeys, KeyError, KeyShare};
 use crate::memory::leaving_nothing;
 
@@ -110,9 +110,9 @@ impl Reshare {
         let params = Params::handing_over(plan.attempt, source, plan.roster, own, plan.threshold)?;
         let wrong = ParamsError::OwnShare { own };
         let source = params.source().ok_or(wrong.clone())?;
-        let secret = match share {
-            None if !params.deals() => None,
-            Some(share) if params.deals() && share.number() == own && *share.keys() == source.keys => {
+        let secret = match asked(share, params.deals(), own, &source.keys)? {
+            None => None,
+            Some(share) => {
                 let weight = curve::weight(&source.dealers, own, 0).ok_or(wrong.clone())?;
                 let secret = leaving_nothing(|| {
                     let secret = share.secret()?;
@@ -120,7 +120,6 @@ impl Reshare {
                 });
                 Some(secret.map_err(|_: KeyError| wrong)?)
             }
-            _ => return Err(wrong),
         };
         let (ceremony, out) = Ceremony::hand_over(params, secret, rng);
         Ok((Self(ceremony), out))

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concordat_events::{Confirming, Hash};
-use concordat_threshold::dkg::{Alarm, Message, Outgoing, Phase, To};
+use concordat_threshold::dkg::{Alarm, Outgoing, Phase};
 use concordat_threshold::reshare::{Outcome, Plan, Reshare};
 use concordat_threshold::{AggregateError, GroupKeys, KeyShare, Session, aggregate, commit, sign, verify};
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use crate::net::{Group, Lie};
+use crate::net::{Group, Lie, Wire};
 
 pub fn hash(id: u8) -> Hash {
     Hash::from_bytes([id; 32])
@@ -55,8 +55,7 @@ pub struct Handover {
     pub disks: BTreeMap<u16, KeyShare>,
     pub liars: BTreeSet<u16>,
     pub rng: ChaCha20Rng,
-    wire: Vec<(u16, u16, Vec<u8>)>,
-    lie: Lie,
+    wire: Wire,
 }
 
 impl Handover {
@@ -73,8 +72,7 @@ impl Handover {
             disks: BTreeMap::new(),
             liars,
             rng,
-            wire: Vec::new(),
-            lie,
+            wire: Wire::new(lie),
         };
         let mut first = Vec::new();
         for own in numbers {
@@ -91,26 +89,11 @@ impl Handover {
 
     pub fn post(&mut self, from: u16, out: &[Outgoing]) {
         let all: Vec<u16> = self.members.keys().copied().filter(|to| *to != from).collect();
-        for outgoing in out {
-            for to in all.iter().copied() {
-                if outgoing.to == To::All || outgoing.to == To::One(to) {
-                    let copy = Message::decode(&outgoing.message.encode()).unwrap();
-                    for (from, message) in (self.lie)(from, to, copy) {
-                        self.wire.push((from, to, message.encode().to_vec()));
-                    }
-                }
-            }
-        }
+        self.wire.post(from, &all, out);
     }
 
     pub fn deliver(&mut self) -> bool {
-        if self.wire.is_empty() {
-            return false;
-        }
-        let at = self.rng.gen_range(0..self.wire.len());
-        let (from, to, bytes) =
-            if self.rng.gen_ratio(1, 4) { self.wire[at].clone() } else { self.wire.swap_remove(at) };
-        let message = Message::decode(&bytes).unwrap();
+        let Some((from, to, message)) = self.wire.draw(&mut self.rng) else { return false };
         let member = self.members.get_mut(&to).unwrap();
         let had = member.alarm().is_some();
         let mut out = match member.on_message(from, message, &mut self.rng) {

@@ -18,8 +18,44 @@ pub type Lie = Box<dyn FnMut(u16, u16, Message) -> Vec<(u16, Message)>>;
 pub struct Net {
     pub members: BTreeMap<u16, Ceremony>,
     pub rng: ChaCha20Rng,
-    wire: Vec<(u16, u16, Vec<u8>)>,
+    wire: Wire,
+}
+
+/// Messages on their way, as bytes.
+pub struct Wire {
+    way: Vec<(u16, u16, Vec<u8>)>,
     lie: Lie,
+}
+
+impl Wire {
+    pub fn new(lie: Lie) -> Self {
+        Self { way: Vec::new(), lie }
+    }
+
+    /// Puts messages on their way, to every receiver among `others`.
+    pub fn post(&mut self, from: u16, others: &[u16], out: &[Outgoing]) {
+        for outgoing in out {
+            for to in others.iter().copied() {
+                if outgoing.to == To::All || outgoing.to == To::One(to) {
+                    let copy = Message::decode(&outgoing.message.encode()).unwrap();
+                    for (from, message) in (self.lie)(from, to, copy) {
+                        self.way.push((from, to, message.encode().to_vec()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one message, chosen at random; one in four stays to come again.
+    pub fn draw(&mut self, rng: &mut ChaCha20Rng) -> Option<(u16, u16, Message)> {
+        if self.way.is_empty() {
+            return None;
+        }
+        let at = rng.gen_range(0..self.way.len());
+        let (from, to, bytes) =
+            if rng.gen_ratio(1, 4) { self.way[at].clone() } else { self.way.swap_remove(at) };
+        Some((from, to, Message::decode(&bytes).unwrap()))
+    }
 }
 
 pub fn params(id: u8, numbers: &[u16], own: u16, threshold: u16) -> Params {
@@ -34,7 +70,7 @@ impl Net {
 
     pub fn lying(numbers: &[u16], threshold: u16, seed: u64, lie: Lie) -> Self {
         let rng = ChaCha20Rng::seed_from_u64(seed);
-        let mut net = Self { members: BTreeMap::new(), rng, wire: Vec::new(), lie };
+        let mut net = Self { members: BTreeMap::new(), rng, wire: Wire::new(lie) };
         for own in numbers {
             let params = params(7, numbers, *own, threshold);
             let (ceremony, out) = Ceremony::new(params, &mut net.rng).unwrap();
@@ -47,27 +83,12 @@ impl Net {
     /// Puts messages on the wire, to every receiver.
     pub fn post(&mut self, from: u16, out: &[Outgoing]) {
         let all: Vec<u16> = self.members[&from].params().others().collect();
-        for outgoing in out {
-            for to in all.iter().copied() {
-                if outgoing.to == To::All || outgoing.to == To::One(to) {
-                    let copy = Message::decode(&outgoing.message.encode()).unwrap();
-                    for (from, message) in (self.lie)(from, to, copy) {
-                        self.wire.push((from, to, message.encode().to_vec()));
-                    }
-                }
-            }
-        }
+        self.wire.post(from, &all, out);
     }
 
-    /// Delivers one message, chosen at random; one in four stays to come again.
+    /// Delivers one message.
     pub fn deliver(&mut self) -> bool {
-        if self.wire.is_empty() {
-            return false;
-        }
-        let at = self.rng.gen_range(0..self.wire.len());
-        let (from, to, bytes) =
-            if self.rng.gen_ratio(1, 4) { self.wire[at].clone() } else { self.wire.swap_remove(at) };
-        let message = Message::decode(&bytes).unwrap();
+        let Some((from, to, message)) = self.wire.draw(&mut self.rng) else { return false };
         let Some(member) = self.members.get_mut(&to) else {
             return true;
         };
@@ -83,13 +104,13 @@ impl Net {
 
     /// Loses all that is from or to this member.
     pub fn drop_all_of(&mut self, number: u16) {
-        self.wire.retain(|(from, to, _)| *from != number && *to != number);
+        self.wire.way.retain(|(from, to, _)| *from != number && *to != number);
     }
 
     /// Loses each message with probability one half.
     pub fn lose_half(&mut self) {
         let rng = &mut self.rng;
-        self.wire.retain(|_| rng.gen_bool(0.5));
+        self.wire.way.retain(|_| rng.gen_bool(0.5));
     }
 
     pub fn run(&mut self) {

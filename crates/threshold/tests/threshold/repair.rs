@@ -3,25 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concordat_threshold::KeyShare;
-use concordat_threshold::dkg::{Alarm, Body, Kind, Message, Outgoing, ParamsError, Phase, SecretShare, To};
+use concordat_threshold::dkg::{Alarm, Body, Kind, Message, Outgoing, ParamsError, Phase, SecretShare};
 use concordat_threshold::repair::{Plan, Repair};
 use concordat_threshold::reshare::Deal;
 use proptest::prelude::*;
+use rand::SeedableRng;
 use rand::seq::IteratorRandom;
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::handover::{certify, hash};
-use crate::net::{Group, groups};
+use crate::net::{Group, Wire, groups};
 
 type Lie = Box<dyn FnMut(u16, u16, Message) -> Vec<Message>>;
 
 struct Net {
     members: BTreeMap<u16, Repair>,
     disk: Option<KeyShare>,
-    wire: Vec<(u16, u16, Vec<u8>)>,
+    wire: Wire,
     rng: ChaCha20Rng,
-    lie: Lie,
     lost: u16,
 }
 
@@ -36,7 +35,11 @@ impl Net {
     fn new(group: &Group, plan: &Plan, seed: u64, lie: Lie) -> Self {
         let rng = ChaCha20Rng::seed_from_u64(seed);
         let (members, lost) = (BTreeMap::new(), plan.lost);
-        let mut net = Self { members, disk: None, wire: Vec::new(), rng, lie, lost };
+        let mut lie = lie;
+        let wire = Wire::new(Box::new(move |from, to, message| {
+            lie(from, to, message).into_iter().map(|message| (from, message)).collect()
+        }));
+        let mut net = Self { members, disk: None, wire, rng, lost };
         let mut first = Vec::new();
         for own in plan.helpers.iter().copied().chain([plan.lost]) {
             let share = plan.helpers.contains(&own).then(|| &group.shares[&own]);
@@ -49,26 +52,15 @@ impl Net {
     }
 
     fn post(&mut self, from: u16, out: &[Outgoing]) {
-        for outgoing in out {
-            for to in self.members.keys().copied().filter(|to| *to != from) {
-                if outgoing.to == To::All || outgoing.to == To::One(to) {
-                    let copy = Message::decode(&outgoing.message.encode()).unwrap();
-                    for message in (self.lie)(from, to, copy) {
-                        self.wire.push((from, to, message.encode().to_vec()));
-                    }
-                }
-            }
-        }
+        let all: Vec<u16> = self.members.keys().copied().filter(|to| *to != from).collect();
+        self.wire.post(from, &all, out);
     }
 
     fn run(&mut self) {
-        while !self.wire.is_empty() {
-            let at = self.rng.gen_range(0..self.wire.len());
-            let (from, to, bytes) =
-                if self.rng.gen_ratio(1, 4) { self.wire[at].clone() } else { self.wire.swap_remove(at) };
+        while let Some((from, to, message)) = self.wire.draw(&mut self.rng) {
             let member = self.members.get_mut(&to).unwrap();
             let had = member.alarm().is_some();
-            let mut out = match member.on_message(from, Message::decode(&bytes).unwrap()) {
+            let mut out = match member.on_message(from, message) {
                 Ok(out) => out,
                 Err(_) if had => Vec::new(),
                 Err(_) => member.repeat().to_vec(),
