@@ -24,6 +24,7 @@ use crate::resume::Relayed;
 use crate::round::{Nonces, Round};
 use crate::rules::{Rule, Rules};
 use crate::scheme::{Frost, Scheme};
+use crate::spread::Spread;
 use crate::start::StartCheck;
 use crate::state::Far;
 use crate::timing::Timing;
@@ -144,6 +145,8 @@ pub struct Core<S: Store, R: Rules> {
     pub(crate) round: Round<Nonces<R::Scheme>>,
     pub(crate) start: StartCheck,
     pub(crate) repeats: Repeats,
+    /// The newest certificate on its way to everybody.
+    pub(crate) spread: Spread,
     /// Since when each peer can't be reached, ms.
     pub(crate) down: BTreeMap<u16, u64>,
     /// The newest grant of each custodian.
@@ -213,6 +216,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             round: Round::default(),
             start: StartCheck::default(),
             repeats: Repeats::default(),
+            spread: Spread::default(),
             down: BTreeMap::new(),
             grants: BTreeMap::new(),
             complaints: BTreeMap::new(),
@@ -343,6 +347,7 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     fn on_message(&mut self, message: Msg) -> Result<(), Fatal> {
         self.note_claim(&message);
+        self.spread.note(&message);
         match &message.body {
             Body::Question(nonce) => return self.on_question(message.sender, message.seq, *nonce),
             Body::Answer(answer) => return self.on_answer(message.sender, answer),

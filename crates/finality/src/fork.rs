@@ -43,6 +43,7 @@ impl<S: Store, R: Rules> Decider<S, R> {
                 round: core.round.clone(),
                 start: core.start.clone(),
                 repeats: core.repeats.clone(),
+                spread: core.spread.clone(),
                 down: core.down.clone(),
                 grants: core.grants.clone(),
                 complaints: core.complaints.clone(),

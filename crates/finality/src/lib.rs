@@ -33,6 +33,7 @@ mod round;
 pub mod rules;
 pub mod scheme;
 mod session;
+mod spread;
 mod start;
 mod state;
 pub mod status;

@@ -17,9 +17,6 @@ impl<S: Store, R: Rules> Core<S, R> {
         for (to, message) in due.into_iter().filter(|_| R::keeps(Rule::Repeats)) {
             let to: Vec<u16> = match to {
                 Some(peer) => vec![peer],
-                None if message.kind() == Kind::Certificate => {
-                    self.others().chain(self.context.guests().collect::<Vec<_>>()).collect()
-                }
                 None => self.others().collect(),
             };
             let to = to.into_iter().filter(|to| *to != self.me).collect::<Vec<_>>();
@@ -27,6 +24,7 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.effect(After::Nothing, Action::Send { to, message: message.clone() });
             }
         }
+        self.spread_certificate();
         self.watch_relayed()?;
         self.keep_following();
         if !self.start.running() {
@@ -156,6 +154,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
         };
         at(self.repeats.next_ms());
+        at(self.spread.next_ms());
         let soon = now + (timeout / 20).max(1);
         at(self.unflushed_since.map(|since| since + CLAIM_FLUSH_MS));
         if !self.start.running() {

@@ -247,8 +247,17 @@ impl Reader<'_> {
     }
 
     fn cert(&self, cert: &wire::PrepareCert) -> Result<PrepareCert, MessageError> {
+        self.cert_of(cert, self.prepares(&cert.prepares)?)
+    }
+
+    /// A prepare certificate beside the prepares of a session's signers needn't hold any itself: those are q prepares for its
+    /// head, and the same signatures twice would be a third of the largest message of each head.
+    fn cert_beside(&self, cert: &wire::PrepareCert, signers: &[Msg]) -> Result<PrepareCert, MessageError> {
+        if cert.prepares.is_empty() { self.cert_of(cert, signers.to_vec()) } else { self.cert(cert) }
+    }
+
+    fn cert_of(&self, cert: &wire::PrepareCert, prepares: Vec<Msg>) -> Result<PrepareCert, MessageError> {
         let vote = self.vote(cert.epoch, cert.height, &cert.id)?;
-        let prepares = self.prepares(&cert.prepares)?;
         if prepares.len() < self.context.q() {
             return Err(self.invalid("a prepare certificate with fewer than q prepares"));
         }
@@ -267,9 +276,9 @@ impl Reader<'_> {
 
     fn certify(&self, bytes: &[u8]) -> Result<Certify, MessageError> {
         let body: wire::Certify = self.decode(bytes)?;
-        let cert =
-            self.cert(&body.cert.ok_or_else(|| self.invalid("a session without prepare certificate"))?)?;
+        let cert = body.cert.ok_or_else(|| self.invalid("a session without prepare certificate"))?;
         let signers = self.prepares(&body.signers)?;
+        let cert = self.cert_beside(&cert, &signers)?;
         let fits = signers.len() == self.context.roster.q()
             && signers.iter().all(|message| {
                 message.prepare().is_some_and(|p| p.vote == cert.vote && !p.commitments.is_empty())
@@ -507,8 +516,8 @@ impl Cause {
 }
 
 impl PrepareCert {
-    /// The bytes to store or send.
-    pub(crate) fn to_wire(&self) -> wire::PrepareCert {
+    /// As it stands in messages: the prepares without their attachments.
+    pub fn to_wire(&self) -> wire::PrepareCert {
         wire::PrepareCert {
             epoch: self.vote.epoch,
             height: self.vote.height,

@@ -26,8 +26,6 @@ pub enum Slot {
     Certify,
     /// The own share.
     Share,
-    /// The newest certificate.
-    Certificate,
 }
 
 #[derive(Clone, Debug)]

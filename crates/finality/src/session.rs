@@ -109,8 +109,10 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.round.used.insert((signer.sender, prepare.hash));
             }
         }
+        // The signers' prepares are the certificate's: they stand in the message once.
+        let cert = PrepareCert { prepares: signers.clone(), ..cert };
         let body = wire::Certify {
-            cert: Some(cert.to_wire()),
+            cert: Some(wire::PrepareCert { prepares: Vec::new(), ..cert.to_wire() }),
             attempt,
             signers: signers.iter().map(|signer| signer.envelope().clone()).collect(),
         };

@@ -32,15 +32,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         {
             self.send_others(&message);
             self.send_guests(&message);
+            self.spread.told();
         }
         Ok(())
-    }
-
-    /// Everybody repeats the newest certificate: its maker may be gone, or a liar.
-    pub(crate) fn repeat_certificate(&mut self) {
-        if let Some(message) = self.certificate_message() {
-            self.repeats.set(Slot::Certificate, message, None, self.now.mono_ms, self.timeout());
-        }
     }
 
     pub(crate) fn certificate_message(&self) -> Option<Msg> {
@@ -64,6 +58,7 @@ impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn on_certificate(&mut self, from: u16, certificate: &Certificate) -> Result<(), Fatal> {
         let height = certificate.head.height;
         if height < self.next_height() {
+            self.show_keeper(from, height);
             return Ok(());
         }
         let id = certificate.log.id();

@@ -15,6 +15,7 @@ mod pace;
 mod recover;
 mod rows;
 mod solo;
+mod spread;
 mod start;
 mod state;
 mod votes;

@@ -162,6 +162,8 @@ struct Node<R: Rules<Scheme = crate::Frost>> {
     life: u64,
     /// The open Raft group and how many of its entries were handed over.
     group: Option<(u64, usize)>,
+    /// When the last of them comes: a log keeps its order.
+    read_ms: u64,
 }
 
 /// What a filter makes of a message.
@@ -227,6 +229,7 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
                     store: Arc::new(store),
                     life: 0,
                     group: None,
+                    read_ms: 0,
                 },
             );
         }
@@ -456,12 +459,13 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
     fn hand_over(&mut self, number: u16) {
         let Some((epoch, given)) = self.nodes[&number].group else { return };
         let (len, life) = (self.logs.get(&epoch).map_or(0, Vec::len), self.nodes[&number].life);
-        let mut time = self.now;
+        let mut time = self.now.max(self.nodes[&number].read_ms);
         for next in given..len {
             time += 1 + self.rng.next_u64() % self.max_delay;
             self.at(time, Happening::Entry { to: number, epoch, number: next, life });
         }
-        self.nodes.get_mut(&number).unwrap().group = Some((epoch, len));
+        let node = self.nodes.get_mut(&number).unwrap();
+        (node.group, node.read_ms) = (Some((epoch, len)), time);
     }
 
     /// One event.
