@@ -16,6 +16,8 @@ use nostr::Keys;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+use crate::council::Office;
+
 /// When every run begins, ms since 1970.
 pub const WALL: u64 = 1_800_000_000_000;
 
@@ -23,13 +25,36 @@ pub const WALL: u64 = 1_800_000_000_000;
 pub struct Member {
     /// Its identity key.
     pub identity: secp256k1::Keypair,
-    sealed: Vec<u8>,
+    sealed: Option<Vec<u8>>,
 }
 
 impl Member {
-    /// Its share of the group's key. A new copy each time: a share can't be cloned.
-    pub fn share(&self) -> Result<KeyShare> {
-        KeyShare::from_sealed_bytes(&self.sealed).map_err(|error| anyhow!("{error}"))
+    /// One who comes later.
+    pub fn guest(keys: &Keys) -> Self {
+        Member { identity: keypair(keys), sealed: None }
+    }
+
+    /// Its share of the group's key as a founder. A new copy each time: a share can't be cloned.
+    ///
+    /// # Errors
+    /// None but a defect.
+    pub fn share(&self) -> Result<Option<KeyShare>> {
+        let read = |bytes: &Vec<u8>| KeyShare::from_sealed_bytes(bytes).map_err(|error| anyhow!("{error}"));
+        self.sealed.as_ref().map(read).transpose()
+    }
+}
+
+fn keypair(keys: &Keys) -> secp256k1::Keypair {
+    secp256k1::Keypair::from_secret_key(secp256k1::SECP256K1, keys.secret_key())
+}
+
+/// A custodian as rosters name it.
+pub fn custodian(number: u16, keys: &Keys) -> Custodian {
+    Custodian {
+        number,
+        name: format!("custodian {number}"),
+        identity: keys.public_key(),
+        certificate: tagged("chaos/certificate", &[&number.to_be_bytes()]),
     }
 }
 
@@ -37,8 +62,12 @@ impl Member {
 pub struct Cluster {
     /// What all custodians know.
     pub context: Arc<Context>,
-    /// The custodians by number, from 1.
+    /// The custodians by number, from 1; those who come later as well.
     pub members: BTreeMap<u16, Member>,
+    /// Everybody who is ever a custodian, where rosters change.
+    pub guests: Vec<Custodian>,
+    /// The rosters that may come after the founders'.
+    pub offices: Vec<Office>,
 }
 
 impl Cluster {
@@ -50,12 +79,7 @@ impl Cluster {
         let mut rng = ChaCha20Rng::seed_from_u64(u64::from(n));
         let keys: BTreeMap<u16, Keys> =
             (1..=n).map(|number| (number, Keys::generate_with_rng(&mut rng))).collect();
-        let members = keys.iter().map(|(number, keys)| Custodian {
-            number: *number,
-            name: format!("custodian {number}"),
-            identity: keys.public_key(),
-            certificate: tagged("chaos/certificate", &[&number.to_be_bytes()]),
-        });
+        let members = keys.iter().map(|(number, keys)| custodian(*number, keys));
         let roster = Roster::new(members.collect())?;
         let threshold = u16::try_from(roster.q())?;
         let shares = ceremony(n, threshold, &mut rng)?;
@@ -78,16 +102,28 @@ impl Cluster {
             .iter()
             .zip(shares.values())
             .map(|((number, keys), share)| {
-                let identity = secp256k1::Keypair::from_secret_key(secp256k1::SECP256K1, keys.secret_key());
-                (*number, Member { identity, sealed: share.to_sealed_bytes().to_vec() })
+                let sealed = Some(share.to_sealed_bytes().to_vec());
+                (*number, Member { identity: keypair(keys), sealed })
             })
             .collect();
-        Ok(Cluster { context: Arc::new(Context::new(genesis)?), members })
+        let context = Arc::new(Context::new(genesis)?);
+        Ok(Cluster { context, members, guests: Vec::new(), offices: Vec::new() })
     }
 
-    /// How many custodians.
+    /// A custodian's share under a roster; nothing where it has none.
+    ///
+    /// # Errors
+    /// None but a defect.
+    pub fn share(&self, number: u16, roster: &Hash) -> Result<Option<KeyShare>> {
+        match self.offices.iter().find(|office| office.hash == *roster) {
+            Some(office) => office.share(number),
+            None => self.members.get(&number).context("no such custodian")?.share(),
+        }
+    }
+
+    /// How many custodians founded it.
     pub fn n(&self) -> usize {
-        self.members.len()
+        self.context.roster.n()
     }
 
     /// How many may lie.

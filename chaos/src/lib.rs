@@ -6,12 +6,14 @@
 //!
 //! * `sim`: whole custodians in virtual time; [`check`]: every state of a small cluster;
 //! * [`invariants`]: what must hold after every step; [`standin`]: signatures that may be copied;
-//! * `cluster`: the custodians' keys; [`commands`]: the command line.
+//! * `cluster`: the custodians' keys, `council`: rosters that come later; [`commands`]: the command line.
 
 pub mod check;
 #[cfg(feature = "sim")]
 pub mod cluster;
 pub mod commands;
+#[cfg(feature = "sim")]
+pub mod council;
 pub mod invariants;
 #[cfg(feature = "sim")]
 pub mod sim;

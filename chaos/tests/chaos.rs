@@ -18,6 +18,7 @@ fn setting(family: &str, byzantine: usize) -> Result<Setting> {
         keep: false,
         family: Some(family_named(family).context("no such family")?),
         scenario: None,
+        rosters: false,
     })
 }
 

@@ -13,8 +13,9 @@ use concordat_finality::mutants::ALL;
 use serde::Serialize;
 
 use crate::cluster::Cluster;
+use crate::council;
 use crate::sim::brain::mind;
-use crate::sim::faults::{Counters, FAMILIES, Fault};
+use crate::sim::faults::{Counters, FAMILIES, Fault, ROSTERS};
 use crate::sim::liars::{BEHAVIOURS, TWINS};
 use crate::sim::run::{FAULTY_MS, Outcome, Setting, family_named, run};
 use crate::sim::scenarios::{self, SCENARIOS};
@@ -64,6 +65,9 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 /// From so many seeds of all families and behaviours on, everything that a run set is there for must have happened in it.
 const ENOUGH: u64 = 200;
 
+/// As many of those in which the roster changes are enough for it to happen.
+const ENOUGH_CHANGES: u64 = 10;
+
 /// Paths that are rarely taken and must be taken by some run.
 const RARE: [&str; 8] = [
     "attempt 2",
@@ -75,6 +79,10 @@ const RARE: [&str; 8] = [
     "alarm: bad share",
     "alarm: refused",
 ];
+
+/// What a change of the roster is made of; clusters of four change theirs.
+const CHANGES: [&str; 4] =
+    ["roster activated", "custodian left", "custodian joined", "refused: another roster"];
 
 /// A broken rule in the summary.
 #[derive(Serialize)]
@@ -134,12 +142,17 @@ impl Sim {
         let behaviours = self.behaviour.iter().map(named).collect::<Result<Vec<_>>>()?;
         if self.family.as_deref() == Some("list") {
             FAMILIES.iter().for_each(|family| println(family.name));
+            println(ROSTERS);
             SCENARIOS.iter().for_each(|scenario| println(scenario.name));
             return Ok(ExitCode::SUCCESS);
         }
         let name = self.family.as_deref().unwrap_or_default();
         let (family, scenario) = (family_named(name), scenarios::named(name));
-        if !name.is_empty() && family.is_none() && scenario.is_none() {
+        let rosters = name == ROSTERS;
+        if rosters && self.custodians != council::FOUNDERS {
+            bail!("{name} is written for --custodians {}", council::FOUNDERS);
+        }
+        if !name.is_empty() && family.is_none() && scenario.is_none() && !rosters {
             bail!("no family is called {name}");
         }
         if let Some(scenario) =
@@ -149,8 +162,9 @@ impl Sim {
         }
         let one = self.seeds.end - self.seeds.start == 1;
         let keep = one && self.log.is_some();
+        let faulty_ms = FAULTY_MS;
         let setting =
-            Setting { cluster, byzantine, behaviours, mind, faulty_ms: FAULTY_MS, keep, family, scenario };
+            Setting { cluster, byzantine, behaviours, mind, faulty_ms, keep, family, scenario, rosters };
         let next = AtomicU64::new(self.seeds.start);
         let (end, twice, first) = (self.seeds.end, self.twice, self.first);
         let outcomes = std::thread::scope(|scope| {
@@ -222,12 +236,17 @@ impl Sim {
                 });
             }
         }
+        let rosters = self.family.as_deref() == Some(ROSTERS) && self.mutant.is_none();
+        if rosters && summary.seeds >= ENOUGH_CHANGES {
+            summary.missing = CHANGES.into_iter().filter(|what| counters.of(what) == 0).collect();
+        }
         let everything = self.family.is_none() && self.behaviour.is_empty() && self.mutant.is_none();
         if everything && summary.seeds >= ENOUGH {
             let faults = Fault::ALL.iter().map(|fault| fault.name());
             let liars = BEHAVIOURS.iter().map(|(name, _)| *name).chain([TWINS]);
             let liars = liars.filter(|_| self.byzantine != Some(0));
-            let wanted = faults.chain(liars).chain(RARE);
+            let changing = CHANGES.into_iter().filter(|_| self.custodians == council::FOUNDERS);
+            let wanted = faults.chain(liars).chain(RARE).chain(changing);
             summary.missing = wanted.filter(|what| counters.of(what) == 0).collect();
         }
         summary.faults = counters.0;

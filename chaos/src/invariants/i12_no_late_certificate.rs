@@ -15,15 +15,18 @@ pub struct NoLateCertificate {
     shares: BTreeMap<u64, BTreeMap<Vote, BTreeSet<u16>>>,
     /// Prepare certificates seen, by height.
     certificates: BTreeMap<u64, BTreeSet<Vote>>,
+    /// The quorum of the roster in force at each height.
+    quorums: BTreeMap<u64, usize>,
 }
 
 impl NoLateCertificate {
     fn check(&self, context: &Context, height: u64) -> Result<(), String> {
+        let q = self.quorums.get(&height).copied().unwrap_or(context.q());
         let (Some(shares), Some(certificates)) = (self.shares.get(&height), self.certificates.get(&height))
         else {
             return Ok(());
         };
-        let signed = shares.iter().filter(|(_, by)| by.len() >= context.q()).map(|(vote, _)| vote);
+        let signed = shares.iter().filter(|(_, by)| by.len() >= q).map(|(vote, _)| vote);
         for signed in signed {
             let late = certificates.iter().find(|cert| cert.id != signed.id && cert.epoch >= signed.epoch);
             if let Some(late) = late {
@@ -56,6 +59,9 @@ impl Invariant for NoLateCertificate {
                 }
             }
             Body::Share(share) => {
+                if moment.honest && message.sender == moment.number {
+                    self.quorums.insert(share.vote.height, context.q());
+                }
                 let by = self.shares.entry(share.vote.height).or_default().entry(share.vote).or_default();
                 if by.insert(message.sender) {
                     heights.insert(share.vote.height);

@@ -12,6 +12,7 @@ mod i08_grant_shows_lock;
 mod i10_once;
 mod i12_no_late_certificate;
 mod p07_written_before_sent;
+mod r09_one_roster;
 
 use concordat_events::Hash;
 use concordat_finality::{Context, Message, Published};
@@ -32,6 +33,13 @@ pub enum Seen<'a> {
         to: u16,
         /// The message: its own, or one that it passes on.
         message: &'a Message,
+    },
+    /// It takes in what an honest custodian has sent it itself.
+    Taken {
+        /// The message.
+        message: &'a Message,
+        /// The roster that its sender went by.
+        under: Hash,
     },
     /// An entry was handed to the epoch's log.
     Appended {
@@ -95,6 +103,7 @@ impl Default for Watch {
                 Box::<i10_once::Once>::default(),
                 Box::<i12_no_late_certificate::NoLateCertificate>::default(),
                 Box::<p07_written_before_sent::WrittenBeforeSent>::default(),
+                Box::<r09_one_roster::OneRoster>::default(),
             ],
         }
     }

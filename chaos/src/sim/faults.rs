@@ -134,6 +134,9 @@ pub const FAMILIES: [Family; 9] = [
     },
 ];
 
+/// The name of runs in which the roster changes, under the faults of any family.
+pub const ROSTERS: &str = "rosters";
+
 /// The family of a seed.
 pub fn family(dice: &mut ChaCha20Rng) -> Family {
     let which = usize::try_from(below(dice, FAMILIES.len() as u64)).unwrap_or_default();

@@ -8,10 +8,11 @@
 //! * [`outside`]: the runtime, store, flusher and links that the custodians' tasks run on;
 //! * [`liars`]: custodians that lie; [`net`]: which message arrives, when, how often; [`faults`]: what goes wrong;
 //! * [`outlet`] and [`relays`]: what is published, and what relays make of it;
-//! * [`users`]: requests, and what their senders were promised;
+//! * [`agenda`]: changes of the roster; [`users`]: requests, and what their senders were promised;
 //! * [`scenarios`]: directed attacks, one script each;
 //! * [`run`]: a run from its seed to its [`run::Outcome`].
 
+pub mod agenda;
 pub mod brain;
 pub mod faults;
 pub mod liars;

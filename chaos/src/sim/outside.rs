@@ -68,6 +68,8 @@ pub enum Mail {
     },
     /// The store under the log or the outbox has failed.
     LogFailed(Life),
+    /// A custodian has let go of everything under its old roster.
+    LetGo(Life),
     /// A custodian publishes an event.
     Published(ValidEvent),
     /// A relay brings an event.

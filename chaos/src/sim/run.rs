@@ -13,8 +13,9 @@ use openraft_rt_sim::SimRuntime;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use super::agenda::Agenda;
 use super::brain::Mind;
-use super::faults::{Counters, FAMILIES, Family, Fault, family};
+use super::faults::{Counters, FAMILIES, Family, Fault, ROSTERS, family};
 use super::liars::{BEHAVIOURS, Liar, TWINS};
 use super::net::{Net, below, chance};
 use super::scenarios::{self, Scenario};
@@ -22,10 +23,14 @@ use super::seat::Seat;
 use super::trace::Trace;
 use super::world::{Event, TIMEOUT_MS, World};
 use crate::cluster::Cluster;
+use crate::council;
 use crate::invariants::Violation;
 
 /// How long faults last, if nobody says otherwise: long enough for several epochs.
 pub const FAULTY_MS: (u64, u64) = (4_000, 16_000);
+
+/// Rules under which a liar would sign what no honest custodian reads.
+const UNREADABLE: &str = "roster-unbound";
 
 /// What a run is made of, beside its seed.
 #[derive(Clone)]
@@ -46,6 +51,8 @@ pub struct Setting {
     pub family: Option<Family>,
     /// One directed attack only.
     pub scenario: Option<Scenario>,
+    /// Does the roster change in every run? Else it does in those whose seed says so.
+    pub rosters: bool,
 }
 
 /// What came of a run.
@@ -88,13 +95,16 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
     runtime.block_on(async {
         let mut dice = ChaCha20Rng::seed_from_u64(seed ^ 0x506c_616e_0000_0000);
         let free = setting.family.is_none() && setting.behaviours.is_empty();
+        let changes = setting.rosters || free && setting.scenario.is_none() && changes(setting, seed);
+        let cluster = if changes { council::changing()? } else { setting.cluster.clone() };
+        let free = free && !changes;
         let scenario = setting.scenario.or_else(|| {
             free.then(|| scenarios::any(&mut dice, setting.cluster.n(), setting.byzantine)).flatten()
         });
         let family = setting.family.unwrap_or_else(|| family(&mut dice));
         let mut seats = Vec::new();
-        for number in setting.cluster.members.keys() {
-            seats.push(Seat::new(*number, setting.mind)?);
+        for number in cluster.members.keys() {
+            seats.push(Seat::new(*number, setting.mind, cluster.context.clone())?);
         }
         // A disk that is replaced counts among the f who may be faulty.
         let spared = usize::from(family.faults.contains(&Fault::Restore));
@@ -104,12 +114,13 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
             Some(_) => Vec::new(),
         };
         let trace = if setting.keep { Trace::kept() } else { Trace::default() };
-        let world = World::new(setting.cluster.clone(), setting.mind, seats, seed, trace);
+        let world = World::new(cluster.clone(), setting.mind, seats, seed, trace);
         let mut play = Play {
             world,
             dice,
             family,
-            f: setting.cluster.f(),
+            agenda: changes.then(|| Agenda::new(seed)),
+            f: cluster.f(),
             byzantine,
             faulty_ms: setting.faulty_ms,
             healing: 0,
@@ -122,11 +133,21 @@ pub fn run(setting: &Setting, seed: u64) -> Result<Outcome> {
             play.family = Family { name: scenario.name, faults: &[] };
             return scenarios::play(scenario, play, seed).await;
         }
+        if changes {
+            let faults = play.family.name;
+            play.world.note(format_args!("rosters change under {faults}"));
+        }
         play.begin();
         play.faulty().await;
         play.healed().await;
         Ok(play.end(seed))
     })
+}
+
+/// Does the roster change in this seed's run? By dice of its own, so that the others' runs are what they were.
+fn changes(setting: &Setting, seed: u64) -> bool {
+    let mut dice = ChaCha20Rng::seed_from_u64(seed ^ 0x526f_7374_6572_7300);
+    setting.cluster.n() == usize::from(council::FOUNDERS) && chance(&mut dice, 1, 12)
 }
 
 /// Makes some of the custodians liars.
@@ -155,8 +176,9 @@ fn corrupt(
         // Some liars keep other rules inside than everybody else.
         if setting.behaviours.is_empty()
             && chance(dice, 1, 3)
+            && let minds = ALL.iter().filter(|mutant| mutant.name != UNREADABLE).collect::<Vec<_>>()
             && let Some(mutant) =
-                usize::try_from(below(dice, ALL.len() as u64)).ok().and_then(|at| ALL.get(at))
+                usize::try_from(below(dice, minds.len() as u64)).ok().and_then(|at| minds.get(at))
         {
             seat.mind = Mind { name: mutant.name, off: mutant.off };
         }
@@ -166,7 +188,9 @@ fn corrupt(
         seat.corrupt(liar);
     }
     for number in twins {
-        let mut twin = Seat::new(number, setting.mind)?;
+        let context =
+            seats.first().map_or_else(|| setting.cluster.context.clone(), |seat| seat.context.clone());
+        let mut twin = Seat::new(number, setting.mind, context)?;
         twin.honest = false;
         seats.push(twin);
     }
@@ -180,6 +204,8 @@ pub struct Play {
     /// What the plan is made by.
     pub dice: ChaCha20Rng,
     family: Family,
+    /// The rosters that are to come, if any.
+    agenda: Option<Agenda>,
     f: usize,
     byzantine: usize,
     faulty_ms: (u64, u64),
@@ -209,6 +235,7 @@ impl Play {
             if chance(&mut self.dice, 3, 4) {
                 self.ask();
             }
+            self.govern();
             if self.world.now() > 1_500 && !self.family.faults.is_empty() && chance(&mut self.dice, 1, 3) {
                 self.fault();
             }
@@ -236,6 +263,14 @@ impl Play {
                 let seat = self.any_seat();
                 self.world.request(seat, event);
             }
+        }
+    }
+
+    /// Custodians go on with the next change of the roster.
+    fn govern(&mut self) {
+        let Some(agenda) = &mut self.agenda else { return };
+        if let Err(error) = agenda.go_on(&mut self.world, &mut self.dice) {
+            self.world.violate("roster", error.to_string());
         }
     }
 
@@ -397,7 +432,7 @@ impl Play {
             // A disk that failed is found out by the next write; one that is full or broken is replaced with what it holds.
             self.world.power_fails(seat);
         }
-        let began = self.world.epoch;
+        let (began, activated) = (self.world.ended, self.world.activations.len());
         // A minute of stragglers and the longest timeout of everybody's first epochs, then f more and two.
         let limit = self.world.now() + 64 * TIMEOUT_MS * (self.f as u64 + 4) + 120_000;
         for _ in 0..3 {
@@ -409,8 +444,10 @@ impl Play {
             if self.world.violation.is_some() {
                 return;
             }
+            self.govern();
             let waiting = self.world.users.waiting();
-            if waiting.is_empty() && self.level() {
+            let over = self.agenda.as_ref().is_none_or(Agenda::is_over);
+            if waiting.is_empty() && over && self.level() {
                 break;
             }
             if self.world.now() > limit {
@@ -425,8 +462,10 @@ impl Play {
                 }
             }
         }
-        self.healing = self.world.epoch - began;
-        let most = self.f as u64 + 2;
+        self.healing = self.world.ended - began;
+        // Of each roster that was in force meanwhile.
+        let rosters = 1 + self.world.activations.len() - activated;
+        let most = (self.f as u64 + 2) * rosters as u64;
         if self.healing > most {
             let message =
                 format!("{} epochs from healing to certified, at most {most} may fail", self.healing);
@@ -453,7 +492,7 @@ impl Play {
             if self.world.violation.is_some() {
                 return;
             }
-            let leader = self.world.cluster.context.leader(epoch, &named);
+            let leader = self.world.in_force.leader(epoch, &named);
             let honest = self.world.seats.iter().any(|seat| seat.number == leader && seat.honest);
             if self.world.epoch > epoch && honest && self.named() == named {
                 let message =
@@ -525,14 +564,14 @@ impl Play {
 
     /// What came of it.
     pub(super) fn end(self, seed: u64) -> Outcome {
-        let World { users, counters, trace, violation, sent, epoch, .. } = &self.world;
+        let World { users, counters, trace, violation, sent, ended, .. } = &self.world;
         let requests = users.sent.values().filter(|sent| sent.acknowledged.is_some()).count() as u64;
-        let (heads, epochs, ms, steps) = (users.history.len() as u64, *epoch, self.world.now(), trace.steps);
+        let (heads, epochs, ms, steps) = (users.history.len() as u64, *ended, self.world.now(), trace.steps);
         let (counters, violation, sent) = (counters.clone(), violation.clone(), *sent);
         let (digest, lines) = self.world.trace.finish();
         Outcome {
             seed,
-            family: self.family.name,
+            family: if self.agenda.is_some() { ROSTERS } else { self.family.name },
             heads,
             epochs,
             requests,

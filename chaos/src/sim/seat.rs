@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concordat_finality::{Action, Record, Status};
+use concordat_finality::{Action, Context, Record, Status};
 use concordat_node::engine::Groups;
 use concordat_store::Store;
 use concordat_store::memory::{Image, MemoryStore};
@@ -43,6 +43,10 @@ pub struct Seat {
     pub liar: Option<Liar>,
     /// The rules that its decider keeps.
     pub mind: Mind,
+    /// What was in force when its process started, under the law.
+    pub context: Arc<Context>,
+    /// How it reads messages: by the law, or by a mutant's.
+    pub reads: Arc<Context>,
     /// Its disk.
     pub disk: Arc<MemoryStore>,
     /// Which process run.
@@ -70,7 +74,7 @@ impl Seat {
     ///
     /// # Errors
     /// None that a fresh memory store has.
-    pub fn new(number: u16, mind: Mind) -> Result<Self, concordat_store::StoreError> {
+    pub fn new(number: u16, mind: Mind, context: Arc<Context>) -> Result<Self, concordat_store::StoreError> {
         let boot = format!("boot {number}").into_bytes();
         let disk = MemoryStore::new();
         disk.apply(Record::first(boot.clone()))?;
@@ -80,6 +84,8 @@ impl Seat {
             honest: true,
             liar: None,
             mind,
+            reads: Arc::new(mind.context(&context)),
+            context,
             disk: Arc::new(disk),
             run: 0,
             running: None,

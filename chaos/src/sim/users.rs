@@ -93,6 +93,16 @@ impl Users {
         Ok(event)
     }
 
+    /// A request that a custodian makes; it is handed in, asked for and remembered as users' are.
+    pub fn add(&mut self, event: ValidEvent, now: u64) {
+        self.sent.insert(event.id(), Sent { event, at: now, acknowledged: None });
+    }
+
+    /// At which height it was said that a request is certified.
+    pub fn certified(&self, request: &Hash) -> Option<u64> {
+        self.sent.get(request)?.acknowledged
+    }
+
     /// An honest custodian says that a head is certified.
     ///
     /// # Errors

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use concordat_events::{Hash, ValidEvent};
+use concordat_finality::limits::FIRST_EPOCH_BITS;
 use concordat_finality::message::Body;
 use concordat_finality::{
     Action, Alarm, Certified, Context, Fatal, Input, Message, Now, Origin, Parts, Published, Timing,
@@ -60,6 +61,8 @@ pub enum Event {
         to: usize,
         /// Over whose connection.
         from: u16,
+        /// The roster that its sender went by, if an honest one sends what it has signed itself.
+        under: Option<Hash>,
         /// The message.
         bytes: Bytes,
     },
@@ -103,8 +106,8 @@ pub enum Event {
 pub struct World {
     /// The cluster, under the law.
     pub cluster: Arc<Cluster>,
-    /// How its messages are read: by the law, or by a mutant's.
-    pub context: Arc<Context>,
+    /// The rules by which its messages are read: the law's, or a mutant's.
+    mind: Mind,
     /// The custodians' seats.
     pub seats: Vec<Seat>,
     /// The network.
@@ -129,6 +132,12 @@ pub struct World {
     second: (u64, u64),
     /// The highest epoch that an honest custodian has entered.
     pub epoch: u64,
+    /// How many epochs have ended without their roster.
+    pub ended: u64,
+    /// The heads that put a roster in force.
+    pub activations: BTreeSet<u64>,
+    /// What is in force by the highest certified head.
+    pub in_force: Arc<Context>,
     queue: BTreeMap<(u64, u64), Event>,
     counter: u64,
     start: SimInstant,
@@ -177,12 +186,12 @@ impl World {
     /// A world at its beginning. Must be called on the simulated runtime.
     pub fn new(cluster: Arc<Cluster>, mind: Mind, seats: Vec<Seat>, seed: u64, trace: Trace) -> Self {
         let users = Users::new(cluster.context.group(), seed);
-        let context = Arc::new(mind.context(&cluster.context));
+        let in_force = cluster.context.clone();
         let post = Arc::<Post>::default();
         let relays = Relays::new(2, post.clone());
         World {
             cluster,
-            context,
+            mind,
             seats,
             net: Net::default(),
             gate: None,
@@ -195,6 +204,9 @@ impl World {
             sent: (0, 0),
             second: (0, 0),
             epoch: 0,
+            ended: 0,
+            activations: BTreeSet::new(),
+            in_force,
             queue: BTreeMap::new(),
             counter: 0,
             start: SimInstant::now(),
@@ -235,7 +247,7 @@ impl World {
     fn see(&mut self, seat: usize, seen: Seen<'_>) {
         let Some(at) = self.seats.get(seat) else { return };
         let moment = Moment { number: at.number, honest: at.honest, disk: &at.disk, seen };
-        if let Some(broken) = self.watch.see(&self.cluster.context, &moment) {
+        if let Some(broken) = self.watch.see(&at.context, &moment) {
             self.violate(broken.invariant, broken.message);
         }
     }
@@ -303,6 +315,11 @@ impl World {
                     self.happen(Event::Input(life, relayed(event)));
                 }
             }
+            Mail::LetGo(life) => {
+                if self.seats.get(life.seat).is_some_and(|seat| seat.run == life.run) {
+                    self.start(life.seat);
+                }
+            }
             Mail::LogFailed(life) => {
                 if self.seats.get(life.seat).is_some_and(|seat| seat.run == life.run) {
                     self.power_fails(life.seat);
@@ -332,7 +349,7 @@ impl World {
             return seat.deferred.push(event);
         }
         match event {
-            Event::Deliver { to, from, bytes } => self.deliver(to, from, &bytes),
+            Event::Deliver { to, from, under, bytes } => self.deliver(to, from, under, &bytes),
             Event::Wake(life) => {
                 if let Some(running) = self.process(life) {
                     running.wake = None;
@@ -384,10 +401,10 @@ impl World {
             return;
         }
         let now = self.clock(index);
-        let context = self.cluster.context.clone();
         let line = format!("{} seat {index} {}", self.now(), describe(&input));
         self.trace.note(line);
         let Some(seat) = self.seats.get_mut(index) else { return };
+        let context = seat.context.clone();
         let (number, honest, life, disk) = (seat.number, seat.honest, seat.life(index), seat.disk.clone());
         let lies = seat.liar.is_some();
         let Some(running) = &mut seat.running else { return };
@@ -457,6 +474,9 @@ impl World {
         for head in certified {
             let id = head.log().map(|log| log.id()).unwrap_or_default();
             self.note(format_args!("seat {index} certified {} {id}", head.head.height));
+            if head.head.roster != context.roster_hash && self.activations.insert(head.head.height) {
+                self.counters.count("roster activated");
+            }
             if self.signed.get(&id).is_some_and(|epochs| !epochs.contains(&epoch)) {
                 self.counters.count("certificate from another epoch");
             }
@@ -481,14 +501,21 @@ impl World {
         }
         match result {
             Ok(()) if dead => self.power_fails(index),
-            // No run activates a roster: nobody in it has shares for another.
-            Ok(()) if reopened => {
-                self.violate("roster", format!("custodian {number} goes by another roster"))
-            }
+            Ok(()) if reopened => self.let_go(index),
             Ok(()) => {}
             Err(Fatal::Store(_)) => self.power_fails(index),
             Err(error) if honest => self.violate("stopped", format!("custodian {number} stops: {error}")),
             Err(_) => self.power_fails(index),
+        }
+    }
+
+    /// An honest custodian is in an epoch.
+    fn enters(&mut self, epoch: u64) {
+        if epoch > self.epoch {
+            // The first of its roster, which was open from the start.
+            let first = epoch >> FIRST_EPOCH_BITS << FIRST_EPOCH_BITS;
+            self.ended += epoch - self.epoch.max(first);
+            self.epoch = epoch;
         }
     }
 
@@ -502,7 +529,7 @@ impl World {
         use concordat_finality::Bar;
         if before.epoch != now.epoch {
             self.counters.count("epoch entered");
-            self.epoch = self.epoch.max(now.epoch);
+            self.enters(now.epoch);
         }
         match (before.bar, now.bar) {
             (Bar::None, Bar::Unknown | Bar::Until(_)) => self.counters.count("quarantine entered"),

@@ -41,13 +41,19 @@ struct Counting {
     quorum: usize,
     grants: usize,
     prepares_bind_epoch: bool,
+    roster_binds: bool,
 }
 
 impl Counting {
     fn under<R: Rules>(roster: &Roster) -> Self {
         let quorum = if R::keeps(Rule::QuorumOutvotesLiars) { roster.q() } else { roster.n() / 2 + 1 };
         let grants = if R::keeps(Rule::GrantsOpenByQuorum) { quorum } else { roster.f() + 1 };
-        Counting { quorum, grants, prepares_bind_epoch: R::keeps(Rule::PrepareBindsEpoch) }
+        Counting {
+            quorum,
+            grants,
+            prepares_bind_epoch: R::keeps(Rule::PrepareBindsEpoch),
+            roster_binds: R::keeps(Rule::RosterBinds),
+        }
     }
 }
 
@@ -159,7 +165,7 @@ impl Context {
     /// What a custodian signs for a message: everything that gives it its meaning (PROTOCOL 3). What carries heads and state binds no
     /// roster: who is behind a change of roster must be able to read it, and it is worth what the group has signed.
     pub fn digest(&self, sender: u16, seq: u64, kind: u32, body_hash: &Hash) -> Hash {
-        let roster = if carries_heads(kind) { &Hash::ZERO } else { &self.roster_hash };
+        let roster = if self.any_roster(kind) { &Hash::ZERO } else { &self.roster_hash };
         tagged(
             "concordat/message",
             &[
@@ -175,6 +181,11 @@ impl Context {
         )
     }
 
+    /// Is a message of this kind read under any roster?
+    fn any_roster(&self, kind: u32) -> bool {
+        carries_heads(kind) || !self.counting.roster_binds
+    }
+
     /// Checks a custodian's signature over the digest of a message of this kind.
     pub fn verify(
         &self,
@@ -183,7 +194,7 @@ impl Context {
         digest: &Hash,
         signature: &[u8],
     ) -> Result<(), MessageError> {
-        let guest = || self.guests.get(&sender).filter(|_| carries_heads(kind));
+        let guest = || self.guests.get(&sender).filter(|_| self.any_roster(kind));
         let key = self.identities.get(&sender).or_else(guest);
         let key = key.ok_or(MessageError::Stranger { sender })?;
         let wrong = MessageError::Signature { sender };

@@ -76,6 +76,7 @@ switches! {
     COMPLAINS_WITHOUT_START = ComplainsWithoutStart,
     SESSIONS_OF_ALL_PREPARED = SessionsOfAllPrepared,
     REPEATS = Repeats,
+    ROSTER_BINDS = RosterBinds,
 }
 
 /// Gives a macro of the caller every mutant of PROTOCOL 12: its name, what it breaks, and the switches it turns off, as
@@ -119,6 +120,7 @@ macro_rules! each_mutant {
             "adopted-lock-binds" breaks Liveness without [ADOPTED_LOCK_BINDS_NOT];
             "sessions-of-certificate-only" breaks Liveness without [SESSIONS_OF_ALL_PREPARED];
             "nothing-repeated" breaks Liveness without [REPEATS];
+            "roster-unbound" breaks Safety without [ROSTER_BINDS];
         }
     };
 }

@@ -73,6 +73,8 @@ pub enum Rule {
     SessionsOfAllPrepared,
     /// What isn't superseded is repeated (PROTOCOL 3).
     Repeats,
+    /// What is signed under one roster counts for nothing under another (PROTOCOL 9).
+    RosterBinds,
 }
 
 impl Rule {

@@ -72,11 +72,10 @@ impl Behaviour for StaleLocks {
     }
 
     fn hear(&mut self, _tools: &mut Tools<'_>, message: &Msg) -> bool {
-        if let Body::Certify(_) = &message.body
+        if let Body::Certify(certify) = &message.body
             && self.oldest.is_none()
         {
-            let certify = wire::Certify::decode(message.envelope().body.as_slice()).ok();
-            self.oldest = certify.and_then(|certify| certify.cert);
+            self.oldest = Some(certify.cert.to_wire());
         }
         true
     }
@@ -133,9 +132,9 @@ impl Behaviour for ShowsLocksLate {
         let (Some(kept), Some(to)) = (self.kept.get(which), tools.others.get(whom).copied()) else {
             return Vec::new();
         };
-        let Ok(certify) = wire::Certify::decode(kept.envelope().body.as_slice()) else { return Vec::new() };
+        let Body::Certify(certify) = &kept.body else { return Vec::new() };
         tools.did("liar: shows a lock late");
-        let body = wire::Lock { cert: certify.cert };
+        let body = wire::Lock { cert: Some(certify.cert.to_wire()) };
         vec![(to, tools.seal(tools.status.seq, Kind::Lock, &body, Vec::new()), 0)]
     }
 }

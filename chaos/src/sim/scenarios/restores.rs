@@ -23,9 +23,18 @@ pub(super) fn followers(stage: &mut Stage) -> (usize, usize, usize) {
     }
 }
 
-/// A shares; only one other hears of it, and its disk is taken back to the flush before. It must find that out although it
-/// misses just one flush, be in quarantine, and still be there after a crash in it.
-pub async fn lost_share(stage: &mut Stage) -> Scene {
+/// A share that only one other has heard of.
+struct Share {
+    /// Who gave it, and is off now.
+    a: usize,
+    witness: usize,
+    /// Its disk, a flush earlier.
+    before: Option<Image>,
+    /// The rule against complaints.
+    quiet: u32,
+}
+
+async fn hidden_share(stage: &mut Stage) -> Result<Share, Missed> {
     let height = stage.begin().await?;
     let (a, witness, _) = followers(stage);
     let quiet = stage.no_complaints();
@@ -38,6 +47,13 @@ pub async fn lost_share(stage: &mut Stage) -> Scene {
     stage.lose(move |l| l.about(Kind::Certify, height));
     stage.wait(50).await;
     stage.off(a);
+    Ok(Share { a, witness, before, quiet })
+}
+
+/// A shares; only one other hears of it, and its disk is taken back to the flush before. It must find that out although it
+/// misses just one flush, be in quarantine, and still be there after a crash in it.
+pub async fn lost_share(stage: &mut Stage) -> Scene {
+    let Share { a, before, quiet, .. } = hidden_share(stage).await?;
     stage.restore(a, before, true);
     stage.runs(a, 5_000).await?;
     let pause = 20 + stage.below(200);
@@ -53,18 +69,7 @@ pub async fn lost_share(stage: &mut Stage) -> Scene {
 /// The only one that heard of A's share is cut off when A comes back on a disk from before it. The others know nothing; they
 /// are too few to say so to one whose kernel has booted again.
 pub async fn few_answers(stage: &mut Stage) -> Scene {
-    let height = stage.begin().await?;
-    let (a, witness, _) = followers(stage);
-    let quiet = stage.no_complaints();
-    stage.hide(0, height, &[a, witness], &[a]);
-    stage.pass(move |l| l.from == a && l.to == witness && l.about(Kind::Share, height));
-    stage.request();
-    stage.said("it prepares", 3_000, a, |l| l.about(Kind::Prepare, height)).await?;
-    let before = stage.image(a);
-    stage.shared("it shares", 0, height, &[a]).await?;
-    stage.lose(move |l| l.about(Kind::Certify, height));
-    stage.wait(50).await;
-    stage.off(a);
+    let Share { a, witness, before, quiet } = hidden_share(stage).await?;
     stage.isolate(witness);
     stage.restore(a, before, true);
     stage.until(3_000, |world| status(world, a).is_some_and(|status| status.running)).await;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use concordat_events::Hash;
 use concordat_events::batch::Batch;
 use concordat_finality::message::{Body, Kind, seal};
-use concordat_finality::{Bar, Status, wire};
+use concordat_finality::{Bar, Message, Status, wire};
 use concordat_ledger::Ledger;
 use concordat_store::memory::{Image, MemoryStore};
 use prost::Message as _;
@@ -290,7 +290,8 @@ impl Stage {
     /// Signs anything in a custodian's name.
     pub fn forge(&mut self, seat: usize, kind: Kind, body: &impl prost::Message) -> Bytes {
         let seq = self.status(seat).map_or(1, |status| status.seq);
-        let (cluster, context) = (self.world().cluster.clone(), self.world().context.clone());
+        let cluster = self.world().cluster.clone();
+        let Some(context) = self.world().reads(seat) else { return Bytes::new() };
         let Some(number) = self.world().seats.get(seat).map(|at| at.number) else { return Bytes::new() };
         let Some(member) = cluster.members.get(&number) else { return Bytes::new() };
         let envelope = seal(&context, &member.identity, number, seq, kind, body.encode_to_vec(), Vec::new());
@@ -307,7 +308,14 @@ impl Stage {
     pub fn certificate(&self, epoch: u64, height: u64) -> Option<wire::PrepareCert> {
         let all = self.play.world.gate.as_ref()?.spoken.iter().rev();
         let letter = all.into_iter().find(|l| l.epoch == epoch && l.about(Kind::Certify, height))?;
-        wire::Certify::decode(letter.envelope().body.as_slice()).ok()?.cert
+        let Body::Certify(certify) =
+            &Message::receive(self.play.world.reads(letter.from)?.as_ref(), letter.sender, &letter.bytes)
+                .ok()?
+                .body
+        else {
+            return None;
+        };
+        Some(certify.cert.to_wire())
     }
 
     /// The signed log event of a certified head on a custodian's disk; empty if it has none.

@@ -46,18 +46,25 @@ impl World {
         all.filter(|(_, seat)| seat.number == number).map(|(index, _)| index).collect()
     }
 
-    pub(super) fn deliver(&mut self, to: usize, from: u16, bytes: &Bytes) {
-        if self.seats.get(to).is_none_or(|seat| seat.running.is_none()) {
-            return;
-        }
-        match self.read.read(&self.context, from, bytes) {
+    pub(super) fn deliver(&mut self, to: usize, from: u16, under: Option<Hash>, bytes: &Bytes) {
+        let Some(seat) = self.seats.get(to).filter(|seat| seat.running.is_some()) else { return };
+        let reads = seat.reads.clone();
+        match self.read.read(&reads, from, bytes) {
             Some(message) => {
+                if let Some(under) = under.filter(|_| message.sender == from) {
+                    self.see(to, Seen::Taken { message: &message, under });
+                }
                 let hears = self.as_liar(to, |liar, tools| liar.hear(tools, &message));
                 if hears.unwrap_or(true) {
                     self.input(to, Input::Message(message));
                 }
             }
-            None => self.counters.count("refused message"),
+            None => {
+                self.counters.count("refused message");
+                if under.is_some_and(|under| under != reads.roster_hash) {
+                    self.counters.count("refused: another roster");
+                }
+            }
         }
     }
 
@@ -77,7 +84,8 @@ impl World {
 
     /// A message on its way, to every seat of its goal.
     pub(super) fn send(&mut self, from: usize, to: u16, bytes: Bytes, late: u64) {
-        let Some(number) = self.seats.get(from).map(|seat| seat.number) else { return };
+        let Some(seat) = self.seats.get(from) else { return };
+        let (number, under) = (seat.number, seat.honest.then_some(seat.context.roster_hash));
         self.sent.0 += 1;
         self.sent.1 += bytes.len() as u64;
         let targets = self.seats_of(to);
@@ -101,7 +109,7 @@ impl World {
             for ms in fate.arrives {
                 self.after(
                     ms + late + held,
-                    Event::Deliver { to: target, from: number, bytes: bytes.clone() },
+                    Event::Deliver { to: target, from: number, under, bytes: bytes.clone() },
                 );
             }
         }
@@ -111,8 +119,8 @@ impl World {
     pub(super) fn say(&mut self, from: usize, sayings: Vec<Saying>) {
         let Some(number) = self.seats.get(from).map(|seat| seat.number) else { return };
         for (to, bytes, late) in sayings {
-            let context = self.context.clone();
-            if let Ok(message) = Message::receive(&context, number, &bytes) {
+            if let Some(Ok(message)) = self.reads(from).map(|reads| Message::receive(&reads, number, &bytes))
+            {
                 self.see(from, Seen::Sent { to, message: &message });
             }
             self.send(from, to, bytes, late);
@@ -124,11 +132,15 @@ impl World {
         let numbers =
             (self.seats.get(from).map(|seat| seat.number), self.seats.get(to).map(|seat| seat.number));
         let (Some(number), Some(goal)) = numbers else { return };
-        let context = self.context.clone();
-        if let Ok(message) = Message::receive(&context, number, &bytes) {
+        if let Some(Ok(message)) = self.reads(from).map(|reads| Message::receive(&reads, number, &bytes)) {
             self.see(from, Seen::Sent { to: goal, message: &message });
         }
-        self.after(1, Event::Deliver { to, from: number, bytes });
+        self.after(1, Event::Deliver { to, from: number, under: None, bytes });
+    }
+
+    /// How a custodian reads messages now.
+    pub fn reads(&self, seat: usize) -> Option<Arc<Context>> {
+        self.seats.get(seat).map(|seat| seat.reads.clone())
     }
 
     /// Lets a liar do something; nothing if the custodian at this seat is none, or is down.
@@ -137,8 +149,9 @@ impl World {
         index: usize,
         act: impl FnOnce(&mut Liar, &mut Tools<'_>) -> T,
     ) -> Option<T> {
-        let (cluster, context) = (self.cluster.clone(), self.context.clone());
+        let cluster = self.cluster.clone();
         let seat = self.seats.get_mut(index)?;
+        let context = seat.reads.clone();
         let status = &seat.running.as_ref()?.status;
         let member = cluster.members.get(&seat.number)?;
         let others: Vec<u16> =

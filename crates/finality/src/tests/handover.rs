@@ -12,11 +12,13 @@ use concordat_threshold::dkg::{Message as Dealt, Outgoing, To};
 use concordat_threshold::reshare::{Plan, Reshare};
 use concordat_threshold::{KeyShare, Session, aggregate, commit, sign};
 use nostr::{EventBuilder, Keys, Kind, Tag, Timestamp};
+use prost::Message as _;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::net::{Cluster, Member, Net, WALL, definition, go};
 use crate::message::{Body, Message, MessageError};
+use crate::mutants::{Mutant, off};
 use crate::{Context, Law};
 
 /// Custodians 1 to 4 found it; 5 to 7 come later.
@@ -343,6 +345,16 @@ fn what_is_signed_under_one_roster_counts_for_nothing_under_another() {
     let said = council.cluster.forge(3, 1, crate::message::Kind::Complaint, &complaint, Vec::new());
     let refused = Message::receive(&next, 3, &said.to_bytes());
     assert!(matches!(refused, Err(MessageError::Signature { sender: 3 })), "{refused:?}");
+    // Without the rule it counts, also from one who has left.
+    type Unbound = Mutant<{ off::ROSTER_BINDS }>;
+    let (before, after) = (old.under::<Unbound>(), next.under::<Unbound>());
+    for sender in [2, 3] {
+        let identity = &council.cluster.members[&sender].identity;
+        let body = complaint.encode_to_vec();
+        let kind = crate::message::Kind::Complaint;
+        let said = crate::message::seal(&before, identity, sender, 1, kind, body, Vec::new());
+        assert!(Message::receive(&after, sender, &said.encode_to_vec()).is_ok());
+    }
     // What carries heads is read by all, also of one who has left; a vote never.
     let fetch = crate::wire::FetchHeads { from: 1 };
     let asks = council.cluster.forge(2, 1, crate::message::Kind::FetchHeads, &fetch, Vec::new());
