@@ -410,11 +410,12 @@ impl<R: Explored> Custodian<R> {
                 }
             }
             for id in proposed {
-                // What is proposed covers the log as it was, or with the entry that has just come.
+                // What is proposed covers the log as it was, or with the entry that has just come; a forced head its own part.
                 let after = self.decider.uncovered();
-                let found = [before.as_slice(), after.as_slice()]
-                    .into_iter()
-                    .any(|batches| world.head_of(&tip, batches) == Some(id));
+                let found = [before.as_slice(), after.as_slice()].into_iter().any(|batches| {
+                    let mut parts = (0..=batches.len()).rev().filter_map(|count| batches.get(..count));
+                    parts.any(|part| world.head_of(&tip, part) == Some(id))
+                });
                 anyhow::ensure!(found || world.heads.contains_key(&id), "a proposal of unknown batches");
             }
             match result {

@@ -224,7 +224,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         if let Some(early) = &epoch.early_lock {
             canon.flag("early", true).maybe_vote("lock", early.as_ref().map(|lock| lock.vote));
         }
-        if self.leader() != self.me {
+        // Who has restarted in its epoch doesn't lead it, whatever grants it has kept (no explorer ends a quarantine).
+        if !self.leads() {
             return;
         }
         // Only a leader makes entries, proposes and counts grants, and those of its own epoch only: an older one counts
