@@ -50,6 +50,18 @@ fn custodians_outlive_power_failures() {
 }
 
 #[test]
+fn the_roster_changes_under_faults() {
+    let changing = Setting { rosters: true, faulty_ms: (4_000, 4_000), ..setting("power", 1).unwrap() };
+    let outcome = clean(&changing, 3).unwrap();
+    for what in ["roster activated", "custodian joined", "custodian left"] {
+        assert!(outcome.counters.of(what) > 0, "{what}: {:?}", outcome.counters);
+    }
+    let unbound = Setting { mind: mind("roster-unbound").unwrap(), ..changing };
+    let broken = run(&unbound, 3).unwrap().violation;
+    assert_eq!(broken.map(|broken| broken.invariant), Some("PROTOCOL 9"));
+}
+
+#[test]
 fn a_mutant_is_seen() {
     let mutant = mind("flush-after-send").unwrap();
     let broken = run(&Setting { mind: mutant, ..setting("calm", 0).unwrap() }, 1).unwrap().violation;
