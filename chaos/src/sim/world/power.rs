@@ -93,7 +93,10 @@ impl World {
         if old.roster_hash == law.roster_hash {
             return;
         }
-        self.note(format_args!("seat {index} goes by roster {} of head {}", law.roster_hash, law.office.since));
+        self.note(format_args!(
+            "seat {index} goes by roster {} of head {}",
+            law.roster_hash, law.office.since
+        ));
         self.counters.count("roster entered");
         match (old.votes(number), law.votes(number)) {
             (true, false) => self.counters.count("custodian left"),
