@@ -144,6 +144,27 @@ fn brief(line: &Value) -> String {
     )
 }
 
+/// A proposal makes nobody deal whose operator hasn't accepted it: all have it in their state, and only who proposed takes part.
+async fn nobody_else_deals(town: &Town, proposal: &str) {
+    let has_it = |line: &Value| {
+        let all = line["details"]["office"]["proposals"].as_array();
+        all.is_some_and(|all| all.iter().any(|listed| listed["id"] == proposal))
+    };
+    let waiting = async {
+        loop {
+            let all = statuses(town).await;
+            if all.len() == 4 && all.iter().all(has_it) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(WAIT, waiting).await.unwrap();
+    town.goes_on().await;
+    for line in statuses(town).await.iter().filter(|line| line["number"] != 1) {
+        assert!(line["details"]["change"].is_null(), "{}", brief(line));
+    }
+}
+
 fn shares(dir: &Path) -> Vec<String> {
     let files =
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -175,6 +196,7 @@ async fn reshare_from_four_to_seven_to_four_while_requests_are_certified() {
 
     let (proposal, invitation) = propose(&town, &[&add[..], &["--yes"]].concat()).await;
     let invitation = invitation.unwrap();
+    nobody_else_deals(&town, &proposal).await;
     accept(&town, &founders[1..], &proposal).await;
     for (dir, number) in came.iter().zip(5..) {
         let joined = town.run(&["member", "join", text(&invitation), "--dir", text(dir)]).await;
