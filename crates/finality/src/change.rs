@@ -1,7 +1,7 @@
 //! Changing the epoch (PROTOCOL 5): complaints, grants, the opening and the EpochStart. One epoch has one leader and one
 //! Raft group; there is one way out of it, for a crash and for a lie.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use concordat_events::limits::REQUESTS_PER_HEAD;
 use concordat_store::Store;
@@ -102,6 +102,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         {
             self.wrap_forced(forced)?;
         }
+        if self.opens(start.epoch, &start.grants) {
+            self.opening_known(start.grants.clone());
+        }
         self.epoch.opened_ms.get_or_insert(self.now.mono_ms);
         self.epoch.started = Some(Started { next_height, forced, leader: entry.sender });
         self.epoch.progress_ms = self.now.mono_ms;
@@ -175,7 +178,7 @@ impl<S: Store, R: Rules> Core<S, R> {
                 self.send_requests(peer, &waiting);
             }
         }
-        let opening = self.grants_for(epoch).iter().map(|grant| grant.bare()).collect();
+        let opening = self.known_grants().iter().map(|grant| grant.bare()).collect();
         let body = wire::Complaint { epoch, cause: cause.number(), next_height: self.next_height() };
         let attachment = wire::Proof { messages: opening }.encode_to_vec();
         if let Some(message) = self.seal(Kind::Complaint, &body, attachment) {
@@ -226,12 +229,21 @@ impl<S: Store, R: Rules> Core<S, R> {
             .collect()
     }
 
-    /// A complaint shows the opening of its epoch to those who haven't seen it.
+    /// A complaint shows the opening of its epoch to those who haven't seen it. It counts as it stands there: of who has
+    /// granted a later epoch since, only that grant is kept here.
     fn learn_opening(&mut self, complaint: &Complaint) -> Result<(), Fatal> {
         for grant in &complaint.opening {
             self.keep_grant(grant);
         }
-        self.try_join()
+        self.try_join()?;
+        if complaint.epoch >= self.record.epoch && self.opens(complaint.epoch, &complaint.opening) {
+            if complaint.epoch > self.record.epoch {
+                self.enter(complaint.epoch);
+                self.out.then.push(Then::Grant);
+            }
+            self.opening_known(complaint.opening.clone());
+        }
+        Ok(())
     }
 
     /// q complaints, or evidence against the leader, end the epoch for whoever sees them. f liars, or f liars and one flaky
@@ -291,8 +303,9 @@ impl<S: Store, R: Rules> Core<S, R> {
         if leader != self.me {
             self.effect(After::Flush, Action::OpenGroup { epoch, leader, lead: false });
         }
-        if self.grants_for(epoch).len() >= self.context.opening_quorum() {
-            self.opening_known();
+        let grants = self.grants_for(epoch);
+        if self.opens(epoch, &grants) {
+            self.opening_known(grants);
         }
     }
 
@@ -371,32 +384,49 @@ impl<S: Store, R: Rules> Core<S, R> {
             .collect()
     }
 
+    /// The grants of the running epoch: those that opened it, and what came since. Its opening stays whole when who took part
+    /// in it has gone on to later epochs.
+    pub(crate) fn known_grants(&self) -> Vec<Msg> {
+        let newest = self.grants_for(self.record.epoch);
+        let known = self.epoch.opening.iter().chain(&newest).map(|grant| (grant.sender, grant.clone()));
+        known.collect::<BTreeMap<u16, Msg>>().into_values().collect()
+    }
+
+    /// Are these what opens the epoch?
+    fn opens(&self, epoch: u64, grants: &[Msg]) -> bool {
+        let of_it = grants.iter().filter(|message| message.grant().is_some_and(|grant| grant.epoch == epoch));
+        let senders: BTreeSet<u16> = of_it.map(|message| message.sender).collect();
+        senders.len() >= self.context.opening_quorum()
+    }
+
     /// q grants open an epoch: whoever sees them enters it.
     fn try_join(&mut self) -> Result<(), Fatal> {
         let mut epochs: Vec<u64> =
             self.grants.values().filter_map(|message| Some(message.grant()?.epoch)).collect();
         epochs.sort_unstable_by(|a, b| b.cmp(a));
         epochs.dedup();
-        let open =
-            epochs.into_iter().find(|epoch| self.grants_for(*epoch).len() >= self.context.opening_quorum());
+        let open = epochs.into_iter().find(|epoch| self.opens(*epoch, &self.grants_for(*epoch)));
         match open {
             Some(epoch) if epoch > self.record.epoch => {
                 self.enter(epoch);
                 self.out.then.push(Then::Grant);
             }
-            Some(epoch) if epoch == self.record.epoch && self.epoch.opened_ms.is_none() => {
-                self.opening_known()
-            }
+            Some(epoch) if epoch == self.record.epoch => self.opening_known(self.grants_for(epoch)),
             _ => {}
         }
         Ok(())
     }
 
-    fn opening_known(&mut self) {
-        self.epoch.opened_ms = Some(self.now.mono_ms);
+    /// These grants have opened the running epoch. The first that do are kept for it.
+    fn opening_known(&mut self, grants: Vec<Msg>) {
+        if !self.epoch.opening.is_empty() {
+            return;
+        }
+        self.epoch.opened_ms.get_or_insert(self.now.mono_ms);
         // The opening is shown with complaints after a restart too.
-        let grants = self.grants_for(self.record.epoch).iter().map(|grant| grant.bare()).collect();
-        self.out.writes.put(b"f/opening".as_slice(), wire::Proof { messages: grants }.encode_to_vec());
+        let messages = grants.iter().map(|grant| grant.bare()).collect();
+        self.out.writes.put(b"f/opening".as_slice(), wire::Proof { messages }.encode_to_vec());
+        self.epoch.opening = grants;
         self.durable();
     }
 
@@ -404,22 +434,23 @@ impl<S: Store, R: Rules> Core<S, R> {
     pub(crate) fn load_opening(&mut self) -> Result<(), Fatal> {
         let Some(bytes) = self.store.get(b"f/opening")? else { return Ok(()) };
         let proof = wire::Proof::decode(bytes.as_slice()).unwrap_or_default();
+        let mut grants = Vec::new();
         for envelope in proof.messages {
             if let Ok(message) = message::Message::check(&self.context, envelope) {
                 self.keep_grant(&message);
+                grants.push(message);
             }
         }
-        if self.record.epoch != self.context.first_epoch()
-            && self.grants_for(self.record.epoch).len() >= self.context.opening_quorum()
-        {
+        if self.record.epoch != self.context.first_epoch() && self.opens(self.record.epoch, &grants) {
             self.epoch.opened_ms = Some(self.now.mono_ms);
+            self.epoch.opening = grants;
         }
         Ok(())
     }
 
     /// Shows a laggard which epoch runs.
     pub(crate) fn show_epoch(&mut self, to: u16) {
-        let mut grants = self.grants_for(self.record.epoch);
+        let mut grants = self.known_grants();
         grants.extend(self.resume_for(self.record.epoch).unwrap_or_default());
         if to == self.me || grants.is_empty() || self.too_soon(to, Hint::Epoch) {
             return;
@@ -448,7 +479,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             }
         } else if epoch != self.context.first_epoch() {
             let Some(opened) = self.epoch.opened_ms else { return Ok(()) };
-            for message in self.grants_for(epoch) {
+            for message in self.known_grants() {
                 if self.can_rebuild(&message)? {
                     counted.push(message);
                 }

@@ -233,7 +233,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         canon.number("created", epoch.created).number("forced_batches", epoch.forced_batches);
         canon.maybe_number("proposed", epoch.proposed).flag("start_sent", epoch.start_sent);
         if epoch.started.is_none() {
-            let grants: Vec<Hash> = self.grants_for(self.record.epoch).iter().map(|m| m.digest()).collect();
+            let grants: Vec<Hash> = self.known_grants().iter().map(|m| m.digest()).collect();
             canon.hashes("grants", grants.iter());
         }
     }

@@ -8,7 +8,7 @@ use concordat_events::hash::Hash;
 use concordat_events::limits::{BATCHES_PER_HEAD, REQUESTS_PER_HEAD};
 
 use crate::limits::HEAD_BYTES;
-use crate::message::PrepareCert;
+use crate::message::{Msg, PrepareCert};
 
 /// A batch of the epoch's log as it was delivered.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ impl Started {
 pub(crate) struct Epoch {
     /// Since when the opening is known, ms.
     pub opened_ms: Option<u64>,
+    /// The grants that opened it; none for a roster's first epoch and for one that a Resume opened.
+    pub opening: Vec<Msg>,
     /// The first entry of the log.
     pub started: Option<Started>,
     /// The batches of the log after those dropped.

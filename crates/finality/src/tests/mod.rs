@@ -11,6 +11,7 @@ mod handover;
 mod mutants;
 mod net;
 mod normal;
+mod openings;
 mod pace;
 mod recover;
 mod rows;
