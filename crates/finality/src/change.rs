@@ -161,13 +161,13 @@ impl<S: Store, R: Rules> Core<S, R> {
 
     /// Wants the epoch to end. Valid only from one who can show its opening.
     pub(crate) fn complain(&mut self, cause: Cause) {
-        if self.epoch.complained || self.epoch.opened_ms.is_none() || !self.start.running() {
+        if self.epoch.complained.is_some() || self.epoch.opened_ms.is_none() || !self.start.running() {
             return;
         }
         if !R::keeps(Rule::ComplainsWithoutStart) && self.epoch.started.is_none() {
             return;
         }
-        self.epoch.complained = true;
+        self.epoch.complained = Some(cause);
         self.flush_claims();
         let epoch = self.record.epoch;
         self.alarm(Alarm::Complained { epoch, cause });
@@ -281,7 +281,10 @@ impl<S: Store, R: Rules> Core<S, R> {
         self.effect(After::Flush, Action::CloseGroup { epoch: old });
         self.record.epoch = epoch;
         self.record.epoch_run = self.record.run;
-        self.record.doublings = (self.record.doublings + 1).min(crate::limits::MAX_DOUBLINGS);
+        // An epoch that ended for its age, its leader's word or a proof doesn't say that timeouts are too short.
+        if !matches!(self.epoch.complained, Some(Cause::Old | Cause::Resigned | Cause::Evidence)) {
+            self.record.doublings = (self.record.doublings + 1).min(crate::limits::MAX_DOUBLINGS);
+        }
         self.streak = 0;
         self.durable();
         let kept = (!R::keeps(Rule::EpochEndsShares))

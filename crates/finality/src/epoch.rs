@@ -8,7 +8,7 @@ use concordat_events::hash::Hash;
 use concordat_events::limits::{BATCHES_PER_HEAD, REQUESTS_PER_HEAD};
 
 use crate::limits::HEAD_BYTES;
-use crate::message::{Msg, PrepareCert};
+use crate::message::{Cause, Msg, PrepareCert};
 
 /// A batch of the epoch's log as it was delivered.
 #[derive(Clone, Debug)]
@@ -72,8 +72,8 @@ pub(crate) struct Epoch {
     pub reopen_ms: Option<u64>,
     /// Leader: empty batches ordered for each custodian in quarantine.
     pub nudges: BTreeMap<u16, u32>,
-    /// The own complaint was sent.
-    pub complained: bool,
+    /// Why the own complaint was sent, if it was.
+    pub complained: Option<Cause>,
     /// The lock as it was when the first complaint came ([`crate::Rules::GRANT_READS_LOCK_LAST`]).
     pub early_lock: Option<Option<Box<PrepareCert>>>,
     /// When the epoch was entered, or the last head was certified in it, ms.

@@ -48,6 +48,11 @@ impl Pace {
         self.median().is_some_and(|median| rate.saturating_mul(2) < median)
     }
 
+    /// When the minute that is measured is over.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.since_ms.map(|since| since + SLOW_MS)
+    }
+
     /// The next leader is measured by itself.
     pub fn leader_changed(&mut self, n: usize) {
         self.past.extend(self.measured.take());

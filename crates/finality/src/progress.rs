@@ -45,7 +45,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             (false, _) => self.epoch.waiting_ms = None,
             _ => {}
         }
-        if self.epoch.complained || self.epoch.opened_ms.is_none() {
+        if self.epoch.complained.is_some() || self.epoch.opened_ms.is_none() {
             return;
         }
         let timeout = self.timeout();
@@ -65,8 +65,7 @@ impl<S: Store, R: Rules> Core<S, R> {
         if self.down.get(&leader).is_some_and(|since| now >= since + timeout) {
             return self.complain(Cause::Unreachable);
         }
-        let stuck_since = self.epoch.waiting_ms.map(|since| since.max(self.epoch.progress_ms));
-        if stuck_since.is_some_and(|since| now >= since + timeout) {
+        if self.stuck_since().is_some_and(|since| now >= since + timeout) {
             // A request that has become inadmissible since it came is nothing to wait for.
             let dead: Vec<_> = self
                 .pool
@@ -90,6 +89,35 @@ impl<S: Store, R: Rules> Core<S, R> {
         if old {
             self.complain(Cause::Old);
         }
+    }
+
+    /// Since when a certificate is missing for something.
+    fn stuck_since(&self) -> Option<u64> {
+        self.epoch.waiting_ms.map(|since| since.max(self.epoch.progress_ms))
+    }
+
+    /// Would the certificate that has just come have been in time for a timeout of half the length, with as much to spare again?
+    /// Heads that are fetched say nothing about that.
+    pub(crate) fn came_quickly(&self) -> bool {
+        let waited = self.stuck_since().map(|since| self.now.mono_ms.saturating_sub(since));
+        self.round.proposal.is_some()
+            && waited.is_some_and(|waited| waited.saturating_mul(4) <= self.timeout())
+    }
+
+    /// When the next of the timers behind complaints runs out.
+    fn next_complaint(&self) -> Option<u64> {
+        let opened = self.epoch.opened_ms.filter(|_| self.epoch.complained.is_none())?;
+        let timeout = self.timeout();
+        if self.epoch.started.is_none() {
+            return Some(opened + timeout);
+        }
+        let timers = [
+            self.down.get(&self.leader()).map(|since| since + timeout),
+            self.stuck_since().map(|since| since + timeout),
+            self.pace.next_ms().or_else(|| Some(self.pool.oldest_own()?.0 + timeout / 2 + 1)),
+            Some(self.epoch.entered_ms + EPOCH_MS),
+        ];
+        timers.into_iter().flatten().min()
     }
 
     /// Is there anything that a certificate should come for?
@@ -160,6 +188,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         if !self.start.running() {
             return next;
         }
+        // One that has run out and led to nothing is looked at again: not at every tick of the clock.
+        at(self.next_complaint().map(|due| if due > now { due } else { soon }));
         at(self.epoch.reopen_ms);
         at(self.far.next_ms(timeout));
         if self.epoch.started.is_some() {

@@ -76,7 +76,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             evidence: self.evidence.values().map(|evidence| evidence.finding).collect(),
             unreachable: self.down.keys().copied().collect(),
             timeout_ms: self.timeout(),
-            complained: self.epoch.complained,
+            complained: self.epoch.complained.is_some(),
         }
     }
 }

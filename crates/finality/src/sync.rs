@@ -150,7 +150,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             self.out.then.push(Then::Grant);
         }
         self.streak += 1;
-        if self.streak.is_multiple_of(HALVE_AFTER) {
+        if self.streak.is_multiple_of(HALVE_AFTER) || self.came_quickly() {
             self.record.doublings = self.record.doublings.saturating_sub(1);
         }
         self.durable();

@@ -19,4 +19,5 @@ mod solo;
 mod spread;
 mod start;
 mod state;
+mod timers;
 mod votes;
