@@ -119,7 +119,7 @@ pub async fn measure(plan: Plan, progress: &Progress) -> Result<Figures, Failure
     }
     doing("stopping");
     cluster.stop().await?;
-    relay.shutdown();
+    relay.shutdown().await;
     let quiet = quiet.total();
     Ok(Figures { plan, threshold, walls, idle, loaded, round_trips, quiet, talk })
 }

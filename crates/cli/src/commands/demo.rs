@@ -154,7 +154,7 @@ async fn story(args: &DemoArgs, progress: &Progress) -> Result<Told, Failure> {
     let custodians = cluster.size();
     let key = cluster.group;
     cluster.stop().await?;
-    relay.shutdown();
+    relay.shutdown().await;
     Ok(Told { group: key, custodians, killed, end, report })
 }
 

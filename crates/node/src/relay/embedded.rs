@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use nostr_relay_builder::LocalRelay;
 use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
@@ -19,6 +21,15 @@ const SUBSCRIPTIONS: usize = 10_000;
 /// Events in one answer without a limit: a whole development cluster for `verify --relay`.
 const ANSWER: usize = 1_000_000;
 
+/// Free ports that are tried: the library looks for one and takes it later, and somebody else may be quicker.
+const PORTS: usize = 16;
+
+/// How long the end of all connections is waited for; one that writes to a reader who doesn't read can last longer.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether they have ended: the library says nothing when they do.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// Why there is no relay.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
@@ -33,12 +44,15 @@ pub enum EmbeddedError {
     Listen(String),
 }
 
-/// A running relay; it ends when the last copy is dropped.
-#[derive(Clone, Debug)]
+/// A running relay; it ends when it is dropped, but for connections that are busy at that moment (see
+/// [`EmbeddedRelay::shutdown`]).
+#[derive(Debug)]
 pub struct EmbeddedRelay {
     relay: LocalRelay,
     url: String,
     writer: Writer,
+    /// Held by the relay, its listener and each connection.
+    store: Weak<EventStore>,
 }
 
 impl EmbeddedRelay {
@@ -50,20 +64,28 @@ impl EmbeddedRelay {
 
     /// Starts a relay at an address.
     pub async fn start_at(directory: Option<&Path>, ip: IpAddr, port: u16) -> Result<Self, EmbeddedError> {
-        let store = EventStore::open(directory).await?;
+        let store = Arc::new(EventStore::open(directory).await?);
         let writer = store.writer();
-        let mut builder = RelayBuilder::default()
-            .addr(ip)
-            .database(store)
-            .rate_limit(RateLimit { max_reqs: SUBSCRIPTIONS, notes_per_minute: NOTES_PER_MINUTE })
-            .default_filter_limit(ANSWER);
-        if port != 0 {
-            builder = builder.port(port);
-        }
-        let relay = LocalRelay::new(builder);
-        relay.run().await.map_err(|error| EmbeddedError::Listen(error.to_string()))?;
+        let mut tries = if port == 0 { PORTS } else { 1 };
+        let relay = loop {
+            let mut builder = RelayBuilder::default()
+                .addr(ip)
+                .database(store.clone())
+                .rate_limit(RateLimit { max_reqs: SUBSCRIPTIONS, notes_per_minute: NOTES_PER_MINUTE })
+                .default_filter_limit(ANSWER);
+            if port != 0 {
+                builder = builder.port(port);
+            }
+            let relay = LocalRelay::new(builder);
+            tries -= 1;
+            match relay.run().await {
+                Ok(()) => break relay,
+                Err(_) if tries > 0 => {}
+                Err(error) => return Err(EmbeddedError::Listen(error.to_string())),
+            }
+        };
         let url = relay.url().await.to_string();
-        Ok(EmbeddedRelay { relay, url, writer })
+        Ok(EmbeddedRelay { relay, url, writer, store: Arc::downgrade(&store) })
     }
 
     /// Its URL, `ws://...`.
@@ -71,9 +93,24 @@ impl EmbeddedRelay {
         &self.url
     }
 
-    /// Ends all connections and stops listening. Its directory is free once what came is written.
-    pub fn shutdown(&self) {
-        self.relay.shutdown();
+    /// Ends all connections and stops listening, and returns when that is so: then its address is free, and its directory once
+    /// what came is written.
+    ///
+    /// The library wakes those who wait at that moment and nobody else: a connection that was busy, or the listener, would
+    /// go on for ever. So they are told until only the relay itself is left.
+    pub async fn shutdown(&self) {
         self.writer.close();
+        let ended = async {
+            loop {
+                self.relay.shutdown();
+                if self.store.strong_count() <= 1 {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(GOODBYE, ended).await.is_err() {
+            tracing::warn!(url = self.url, "a connection to the embedded relay doesn't end");
+        }
     }
 }

@@ -285,10 +285,13 @@ async fn fetch(
     let registered = Registered(shared, id.clone());
     // Listening before asking: an answer can come at once.
     let mut notifications = relay.notifications();
-    relay
-        .send_msg(ClientMessage::req(id.clone(), vec![filter.clone()]))
-        .map_err(|error| unreachable(url, &error.to_string()))?;
-    let answered = timeout(deadline, end_of(&mut notifications, &id, url)).await;
+    let ask = || {
+        relay
+            .send_msg(ClientMessage::req(id.clone(), vec![filter.clone()]))
+            .map_err(|error| unreachable(url, &error.to_string()))
+    };
+    ask()?;
+    let answered = timeout(deadline, end_of(&mut notifications, &id, url, ask)).await;
     let _ = relay.send_msg(ClientMessage::close(id.clone()));
     match answered {
         Err(_) => return Err(RelayError::Timeout { relay: url.to_owned(), within: deadline }),
@@ -309,6 +312,7 @@ async fn end_of(
     notifications: &mut broadcast::Receiver<RelayNotification>,
     id: &SubscriptionId,
     url: &str,
+    ask: impl Fn() -> Result<(), RelayError>,
 ) -> Result<(), RelayError> {
     loop {
         match notifications.recv().await {
@@ -319,7 +323,9 @@ async fn end_of(
                 }
                 _ => {}
             },
-            Ok(RelayNotification::RelayStatus { status }) if status != RelayStatus::Connected => {
+            // Another connection than the one that was asked on, or word of that one: asking twice does no harm.
+            Ok(RelayNotification::RelayStatus { status: RelayStatus::Connected }) => ask()?,
+            Ok(RelayNotification::RelayStatus { .. }) => {
                 return Err(unreachable(url, "the connection ended"));
             }
             Ok(RelayNotification::Shutdown) | Err(broadcast::error::RecvError::Closed) => {

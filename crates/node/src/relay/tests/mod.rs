@@ -110,15 +110,20 @@ async fn what_was_missed_while_a_relay_was_away_is_fetched() {
     link_a.publish(&url, &first).await.unwrap();
     ids(&mut receiver, 1).await;
 
-    relay.shutdown();
+    relay.shutdown().await;
     drop(relay);
     // The same data at the same address, and an event that nobody was told of.
-    let relay = loop {
-        match EmbeddedRelay::start(Some(directory.path()), port).await {
-            Ok(relay) => break relay,
-            Err(_) => tokio::task::yield_now().await,
+    let started = async {
+        loop {
+            match EmbeddedRelay::start(Some(directory.path()), port).await {
+                Ok(relay) => break relay,
+                // What came is still being written.
+                Err(EmbeddedError::Store(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
         }
     };
+    let relay = tokio::time::timeout(DEADLINE, started).await.expect("the directory is free");
     let link_b = link(&[relay.url()]).await;
     let missed = signed(&keys, 7501, "2", &[], now - 60);
     link_b.publish(relay.url(), &missed).await.unwrap();
@@ -151,12 +156,15 @@ async fn the_embedded_relay_answers_more_than_its_library_would() {
         assert_eq!(found.len(), 20);
         assert!(found.iter().all(|event| event.content() == "2"), "the newer one of each");
         link.shutdown().await;
-        relay.shutdown();
+        relay.shutdown().await;
         drop(relay);
-        // The database is free when the last connection is gone.
-        while start == 0 && concordat_store::redb::RedbStore::open(directory.path()).is_err() {
-            tokio::task::yield_now().await;
-        }
+        // The database is free when what came is written.
+        let free = async {
+            while start == 0 && concordat_store::redb::RedbStore::open(directory.path()).is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, free).await.expect("the directory is free");
     }
 }
 
