@@ -29,8 +29,17 @@ fn durable(store: &Arc<MemoryStore>) -> Arc<MemoryStore> {
     })
 }
 
-/// PROTOCOL 7: what an action promises stands in the durable image at the moment it leaves.
-pub fn check_durable(store: &Arc<MemoryStore>, context: &Context, me: u16, action: &Action) {
+fn holds(condition: bool, otherwise: &'static str) -> Result<(), &'static str> {
+    condition.then_some(()).ok_or(otherwise)
+}
+
+/// PROTOCOL 7: what an action promises stands in the durable image at the moment it leaves. An error says what doesn't.
+pub fn check_durable(
+    store: &Arc<MemoryStore>,
+    context: &Context,
+    me: u16,
+    action: &Action,
+) -> Result<(), &'static str> {
     let durable = durable(store);
     let stored = Store::get(&durable, crate::record::RECORD).unwrap();
     let record = glance(stored.as_deref()).unwrap_or_default();
@@ -40,13 +49,13 @@ pub fn check_durable(store: &Arc<MemoryStore>, context: &Context, me: u16, actio
                 let newer = record.prepared.is_some_and(|p| {
                     p == prepare.vote || (p.epoch, p.height) > (prepare.vote.epoch, prepare.vote.height)
                 });
-                assert!(newer, "PROTOCOL 7: a prepare left before it was durable");
+                holds(newer, "PROTOCOL 7: a prepare left before it was durable")?;
             }
             Body::Share(share) => {
                 let shared = record.shared.is_some_and(|vote| {
                     vote == share.vote || vote.height > share.vote.height || vote.epoch > share.vote.epoch
                 });
-                assert!(shared, "PROTOCOL 7: a share left before `shared` was durable");
+                holds(shared, "PROTOCOL 7: a share left before `shared` was durable")?;
                 let certified = concordat_ledger::Ledger::open(durable.clone(), context.genesis.clone())
                     .unwrap()
                     .tip()
@@ -54,39 +63,39 @@ pub fn check_durable(store: &Arc<MemoryStore>, context: &Context, me: u16, actio
                 let locked = record
                     .lock
                     .is_some_and(|lock| lock.height == share.vote.height && lock.epoch >= share.vote.epoch);
-                assert!(certified || locked, "I4: a share left without a durable lock");
+                holds(certified || locked, "I4: a share left without a durable lock")?;
             }
             Body::Grant(grant) => {
-                assert!(record.epoch >= grant.epoch, "PROTOCOL 7: a grant left before its epoch was durable");
+                holds(record.epoch >= grant.epoch, "PROTOCOL 7: a grant left before its epoch was durable")?;
             }
-            Body::Propose(propose) => {
+            Body::Propose(_) => {
                 let stored = Store::get(&durable, b"f/proposal").unwrap();
-                assert!(
-                    stored.is_some() && record.seq >= message.seq,
-                    "PROTOCOL 7: a proposal for {} left before it was durable",
-                    propose.vote.height
-                );
+                let kept = stored.is_some() && record.seq >= message.seq;
+                holds(kept, "PROTOCOL 7: a proposal left before it was durable")?;
             }
             _ => {}
         },
         Action::Append { entry, .. } => {
             let stored = Store::get(&durable, b"f/entry").unwrap();
-            assert!(stored.is_some(), "PROTOCOL 7: a batch was replicated before it was durable");
-            assert!(record.seq >= entry.seq, "PROTOCOL 7: a batch was replicated before it was durable");
+            holds(
+                stored.is_some() && record.seq >= entry.seq,
+                "PROTOCOL 7: a batch was replicated before it was durable",
+            )?;
         }
         Action::Certified(head) => {
             let ledger = concordat_ledger::Ledger::open(durable.clone(), context.genesis.clone()).unwrap();
             let tip = ledger.tip().map(|tip| tip.height);
-            assert!(
+            holds(
                 tip.is_some_and(|tip| tip >= head.head.height),
-                "PROTOCOL 7: a head was published before certificate and state were durable"
-            );
+                "PROTOCOL 7: a head was published before certificate and state were durable",
+            )?;
         }
         _ => {}
     }
     if let Action::Send { message, .. } = action
         && message.sender == me
     {
-        assert!(record.seq >= message.seq, "PROTOCOL 7: a message left before its seq was durable");
+        holds(record.seq >= message.seq, "PROTOCOL 7: a message left before its seq was durable")?;
     }
+    Ok(())
 }

@@ -337,7 +337,7 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
         let mut actions = Vec::new();
         let context = node.context.clone();
         let result = decider.handle(now, input, &mut |action| {
-            check_durable(&store, &context, number, &action);
+            check_durable(&store, &context, number, &action).unwrap_or_else(|error| panic!("{error}"));
             actions.push(action);
         });
         let (life, wake) = (node.life, decider.next_wake());

@@ -129,11 +129,8 @@ impl<R: Rules<Scheme = crate::Frost>> Solo<R> {
         let (sent, alarms, early) = (&mut self.sent, &mut self.alarms, &mut self.early);
         let (appended, certified) = (&mut self.appended, &mut self.certified);
         let result = self.decider.handle(now, input, &mut |action| {
-            let check = || check_durable(&store, &cluster.context, ME, &action);
-            if let Err(error) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
-                early.push(error.downcast_ref::<String>().cloned().unwrap_or_else(|| {
-                    error.downcast_ref::<&str>().map(|text| text.to_string()).unwrap_or_default()
-                }));
+            if let Err(error) = check_durable(&store, &cluster.context, ME, &action) {
+                early.push(error.to_owned());
             }
             match action {
                 Action::Append { epoch, entry, .. } => appended.push((epoch, entry)),
