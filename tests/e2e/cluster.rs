@@ -59,6 +59,20 @@ async fn both_doors(town: &Town) {
         "{pinned}"
     );
 
+    // Nobody holds anything against anybody, and what only claims to be evidence names nobody.
+    let held = town.run_with(&["evidence", "export"], &custodians).await;
+    assert_eq!((held.status, held.stdout.as_str()), (0, ""), "{held}");
+    let claimed = town.home.path().join("claimed");
+    let line =
+        json!({"custodian": 3, "fault": "two log entries", "epoch": 1, "place": 2, "signed": "0a020801"});
+    std::fs::write(&claimed, format!("{line}\nrubbish\n")).unwrap();
+    let checked = town.run(&["evidence", "check", claimed.to_str().unwrap()]).await;
+    assert_eq!((checked.status, checked.error()["code"].as_str()), (1, Some("no_proof")), "{checked}");
+    assert!(
+        checked.lines().iter().all(|line| line["ok"] == false) && checked.lines().len() == 2,
+        "{checked}"
+    );
+
     let status = town.run_with(&["status"], &custodians).await;
     assert_eq!(status.status, 0, "{status}");
     let mut numbers: Vec<u64> = status.lines().iter().map(|line| line["number"].as_u64().unwrap()).collect();

@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, bench, ceremony, demo, dev, get, history, key, list, machine, member, publish, send, serve,
-    status, verify, watch,
+    backup, bench, ceremony, demo, dev, evidence, get, history, key, list, machine, member, publish, send,
+    serve, status, verify, watch,
 };
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
@@ -73,4 +73,7 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Replays a group's public history and checks every head, signature, root and rejection
     Verify(verify::VerifyArgs),
+    /// What custodians hold against custodians that broke the rules: signed messages that anybody can check
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceCommand),
 }

@@ -6,6 +6,7 @@
 //! * [`client`]: the door for users;
 //! * [`ceremony`]: cards, proposal, and the key ceremony of the founders;
 //! * [`engine`]: what is the same in a custodian and in the simulator;
+//! * [`evidence`]: what signed messages show against a custodian, checked by anybody;
 //! * [`custodian`]: all of it put together, as a process;
 //! * [`keys`], [`dir`], [`config`]: sealed keys, a custodian's directory, its local configuration;
 //! * [`backup`]: one sealed file that brings a custodian back; another passphrase;
@@ -19,6 +20,7 @@ pub mod config;
 pub mod custodian;
 pub mod dir;
 pub mod engine;
+pub mod evidence;
 pub mod handover;
 pub mod harden;
 pub mod keys;

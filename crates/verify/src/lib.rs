@@ -11,7 +11,7 @@ mod history;
 mod proof;
 mod replay;
 
-use concordat_events::{Hash, PublicKey, ValidEvent};
+use concordat_events::{Charter, Genesis, Hash, PublicKey, ValidEvent};
 
 pub use failure::{Code, Failure};
 pub use proof::verify_proof;
@@ -31,6 +31,10 @@ pub struct Report {
     pub head: Hash,
     /// Lines that were no valid event and were passed over.
     pub rubbish: u64,
+    /// What the first head commits to.
+    pub genesis: Genesis,
+    /// What was in force, in order: the founders first, then each change that the group certified.
+    pub charters: Vec<Charter>,
 }
 
 /// Collects events, in any order, from wherever they come; then checks them together.

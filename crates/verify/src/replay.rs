@@ -18,12 +18,14 @@ pub(crate) fn replay(group: PublicKey, pile: &Pile) -> Result<Report, Failure> {
     let chain = pile.chain()?;
     let log_kind = chain.genesis.kinds.log;
     let store = Arc::new(MemoryStore::default());
+    let genesis = chain.genesis.clone();
     let mut ledger = Ledger::open(store.clone(), chain.genesis).map_err(|error| match error {
         OpenError::Genesis(_) | OpenError::TooLarge(_) => {
             Failure::new(Code::Unsupported, error.to_string()).at(0)
         }
         error => stopped(error),
     })?;
+    let mut charters = vec![ledger.charter().clone()];
     let mut due = Due::default();
     let mut requests = 0;
     for logged in &chain.heads {
@@ -40,6 +42,9 @@ pub(crate) fn replay(group: PublicKey, pile: &Pile) -> Result<Report, Failure> {
         requests += logged.head.outcomes.len() as u64;
         let writes = ledger.install(draft).map_err(stopped)?;
         store.apply(writes).and_then(|()| store.flush()).map_err(stopped)?;
+        if charters.last() != Some(ledger.charter()) {
+            charters.push(ledger.charter().clone());
+        }
     }
     due.check(pile, log_kind)?;
     let Some(last) = chain.heads.last() else {
@@ -52,6 +57,8 @@ pub(crate) fn replay(group: PublicKey, pile: &Pile) -> Result<Report, Failure> {
         state_root: last.head.state_root,
         head: last.id,
         rubbish: pile.rubbish,
+        genesis,
+        charters,
     })
 }
 

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod ceremony;
 pub mod demo;
 pub mod dev;
+pub mod evidence;
 pub mod get;
 pub mod history;
 pub mod key;

@@ -27,6 +27,11 @@ pub struct VerifyArgs {
 
 /// Runs the command.
 pub async fn run(args: VerifyArgs, ui: Ui) -> Result<(), Failure> {
+    say(&read(&args, ui).await?, ui)
+}
+
+/// Reads a history from where the arguments say.
+pub async fn read(args: &VerifyArgs, ui: Ui) -> Result<Reader, Failure> {
     let reader = match &args.file {
         Some(path) => {
             if args.group.group.is_some() {
@@ -57,7 +62,7 @@ pub async fn run(args: VerifyArgs, ui: Ui) -> Result<(), Failure> {
             reader
         }
     };
-    say(&reader, ui)
+    Ok(reader)
 }
 
 /// Replays and reports.
@@ -89,18 +94,23 @@ pub fn say(reader: &Reader, ui: Ui) -> Result<(), Failure> {
                 "message": failure.message,
             });
             ui.result(&value, || "not verified".to_owned())?;
-            let place = failure.height.map(|height| format!(" at height {height}")).unwrap_or_default();
-            Err(Failure::check(
-                failure.code.as_str(),
-                format!("{}{place}", failure.message),
-                "events that are missing may be on another relay; a contradiction isn't mended by more of them",
-            ))
+            Err(refuted(&failure))
         }
     }
 }
 
+/// A history that doesn't verify.
+pub fn refuted(failure: &concordat_verify::Failure) -> Failure {
+    let place = failure.height.map(|height| format!(" at height {height}")).unwrap_or_default();
+    Failure::check(
+        failure.code.as_str(),
+        format!("{}{place}", failure.message),
+        "events that are missing may be on another relay; a contradiction isn't mended by more of them",
+    )
+}
+
 /// Takes the file line by line. One that is longer than any event can be comes in pieces, and so is no event.
-fn lines(path: &Path, mut take: impl FnMut(&str)) -> Result<(), Failure> {
+pub fn lines(path: &Path, mut take: impl FnMut(&str)) -> Result<(), Failure> {
     let source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(std::io::stdin())
     } else {

@@ -65,6 +65,22 @@ pub struct Status {
     pub details: String,
 }
 
+/// What a custodian holds against another one (PROTOCOL 5). Its words are a hint; [`crate::evidence::check`] tells what the signed
+/// messages show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidencePiece {
+    /// Whom it names.
+    pub custodian: u16,
+    /// What it shows, in words.
+    pub fault: String,
+    /// In which epoch.
+    pub epoch: u64,
+    /// At which height, or for log entries at which number.
+    pub place: u64,
+    /// The signed messages.
+    pub signed: Vec<u8>,
+}
+
 /// Why a custodian doesn't do what a user asks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandlerError {
@@ -100,4 +116,7 @@ pub trait ClientHandler: Send + Sync + 'static {
 
     /// How the custodian is.
     fn status(&self) -> impl Future<Output = Result<Status, HandlerError>> + Send;
+
+    /// What it holds against others.
+    fn evidence(&self) -> impl Future<Output = Result<Vec<EvidencePiece>, HandlerError>> + Send;
 }

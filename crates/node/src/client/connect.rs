@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use concordat_events::limits::CUSTODIANS;
 use concordat_events::limits::EVENT_BYTES;
 use concordat_events::{Hash, ValidEvent, quote};
 use futures::{Stream, StreamExt};
@@ -17,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status as WireError};
 
-use super::api::{CertifiedOutcome, MachineView, Status};
+use super::api::{CertifiedOutcome, EvidencePiece, MachineView, Status};
 use super::tls;
 use crate::config::check_address;
 use crate::proto::client as wire;
@@ -200,6 +201,31 @@ impl Client {
             state: reply.state,
             details: reply.details,
         })
+    }
+
+    /// What the custodian holds against others. Nothing of it is checked here.
+    pub async fn evidence(&self) -> Result<Vec<EvidencePiece>, ClientError> {
+        let mut inner = self.inner.clone();
+        let mut pieces = self.within(inner.evidence(wire::EvidenceRequest {})).await?;
+        let mut all = Vec::new();
+        let next = async { pieces.message().await.map(tonic::Response::new) };
+        let mut piece = self.within(next).await?;
+        while let Some(found) = piece {
+            if all.len() == CUSTODIANS {
+                return Err(self.answer("more evidence than there can be custodians"));
+            }
+            all.push(EvidencePiece {
+                custodian: u16::try_from(found.custodian)
+                    .map_err(|_| self.answer("a custodian's number is too large"))?,
+                fault: found.fault,
+                epoch: found.epoch,
+                place: found.place,
+                signed: found.signed.into(),
+            });
+            let next = async { pieces.message().await.map(tonic::Response::new) };
+            piece = self.within(next).await?;
+        }
+        Ok(all)
     }
 
     async fn within<T>(

@@ -15,7 +15,8 @@ mod tests;
 mod tls;
 
 pub use self::api::{
-    CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream,
+    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Status,
+    UpdateStream,
 };
 pub use self::connect::{Client, ClientError, CustodianAddress};
 pub use self::server::{ServeError, Server, serve, service};

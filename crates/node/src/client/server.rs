@@ -192,6 +192,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Code>> + Send>>;
 impl<H: ClientHandler> Service for Door<H> {
     type SendStream = Answers<wire::SendUpdate>;
     type WatchStream = Answers<wire::MachineView>;
+    type EvidenceStream = Answers<wire::EvidencePiece>;
 
     async fn send(&self, request: Request<wire::SendRequest>) -> Result<Response<Self::SendStream>, Code> {
         let place = self.stream()?;
@@ -266,6 +267,25 @@ impl<H: ClientHandler> Service for Door<H> {
             state: status.state,
             details: status.details,
         }))
+    }
+
+    async fn evidence(
+        &self,
+        _: Request<wire::EvidenceRequest>,
+    ) -> Result<Response<Self::EvidenceStream>, Code> {
+        let place = self.stream()?;
+        let pieces = within(self.handler.evidence()).await?;
+        let pieces = futures::stream::iter(pieces).map(move |piece| {
+            let _place = &place;
+            Ok(wire::EvidencePiece {
+                custodian: piece.custodian.into(),
+                fault: piece.fault,
+                epoch: piece.epoch,
+                place: piece.place,
+                signed: piece.signed.into(),
+            })
+        });
+        Ok(Response::new(Box::pin(pieces)))
     }
 }
 

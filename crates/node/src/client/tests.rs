@@ -53,6 +53,11 @@ impl ClientHandler for Custodian {
         Ok(Box::pin(ReceiverStream::new(views)))
     }
 
+    async fn evidence(&self) -> Result<Vec<EvidencePiece>, HandlerError> {
+        let (fault, signed) = ("two votes".to_owned(), vec![1, 2, 3]);
+        Ok(vec![EvidencePiece { custodian: 3, fault, epoch: 4, place: 5, signed }])
+    }
+
     async fn status(&self) -> Result<Status, HandlerError> {
         Ok(Status {
             cluster: Hash::ZERO,

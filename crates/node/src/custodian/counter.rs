@@ -16,7 +16,8 @@ use super::db::Db;
 use super::desk::Desk;
 use super::outlet::Outlet;
 use crate::client::{
-    CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream,
+    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Status,
+    UpdateStream,
 };
 use crate::engine::{Groups, Inbox};
 use crate::handover::Handover;
@@ -121,6 +122,20 @@ impl ClientHandler for Counter {
         let (desk, context, db) = (self.desk.clone(), self.context.clone(), self.db.clone());
         let watching = Watching { first: Some(first), last: None, heads, desk, context, db, machine };
         Ok(Box::pin(futures::stream::unfold(watching, Watching::next)))
+    }
+
+    async fn evidence(&self) -> Result<Vec<EvidencePiece>, HandlerError> {
+        let pieces = self.desk.query(|decider| {
+            let piece = |evidence: &concordat_finality::Evidence| EvidencePiece {
+                custodian: evidence.finding.culprit,
+                fault: evidence.finding.fault.to_string(),
+                epoch: evidence.finding.epoch,
+                place: evidence.finding.place,
+                signed: evidence.export(),
+            };
+            decider.evidence().map(piece).collect()
+        });
+        pieces.await.ok_or_else(stopped)
     }
 
     async fn status(&self) -> Result<Status, HandlerError> {

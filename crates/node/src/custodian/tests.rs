@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use concordat_events::request::{definition_tags, input_tags};
-use concordat_events::{Admission, Hash, Head, Mode, PublicKey, ValidEvent};
+use concordat_events::{Admission, Charter, Hash, Head, Mode, PublicKey, ValidEvent};
+use concordat_finality::message::{self, Kind as Word};
+use concordat_finality::{Context, wire};
 use nostr::{EventBuilder, Filter, Keys, Kind, Tag};
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet};
 
@@ -17,6 +20,7 @@ use crate::config::Config;
 use crate::dir::CustodianDir;
 use crate::keys::file;
 use crate::relay::{EmbeddedRelay, LinkOptions, NostrLink, RelayLink};
+use crate::transport::{Member, Peers, Pin, Pins};
 
 /// Longer than anything takes that works, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -192,6 +196,46 @@ async fn handover() {
     }
 }
 
+/// Custodian 4 signs two proposals for one height. Who hears them holds it against it, and a stranger can check it.
+async fn names_a_liar(cluster: &Cluster) {
+    let dir = CustodianDir::open(&cluster.temp.path().join("c4")).unwrap();
+    let keys = dir.keys(&dir.config().unwrap()).unwrap();
+    let genesis = dir.genesis().unwrap().unwrap().genesis;
+    let context = Context::new(genesis.clone()).unwrap();
+    let certificate = keys.certificate(dir.card().unwrap().certificate());
+    let hearer = &genesis.roster.members()[0];
+    let pin = Pin(*hearer.certificate.as_bytes());
+    let address = dir.proposal().unwrap().addresses[&1].clone();
+    let to = vec![Member { number: 1, address, pin }];
+    let peers = Peers::new(certificate, Pins::new([(1, pin)]), to).unwrap();
+    for id in [1, 2] {
+        let body = wire::Propose { epoch: 0, height: 9_999, number: 1, id: vec![id; 32] }.encode_to_vec();
+        let sealed = message::seal(&context, keys.keypair(), 4, 1, Word::Propose, body, Vec::new());
+        peers.send(1, sealed.encode_to_vec().into()).unwrap();
+    }
+    let client = cluster.client(0).await;
+    let held = async {
+        let mut pause = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            pause.tick().await;
+            if let Some(piece) = client.evidence().await.unwrap().pop() {
+                return piece;
+            }
+        }
+    };
+    let piece = tokio::time::timeout(PATIENCE, held).await.expect("custodian 1 holds evidence");
+    assert_eq!((piece.custodian, piece.epoch, piece.place), (4, 0, 9_999));
+
+    let charters = [Charter::founded(&genesis).unwrap()];
+    let shown = crate::evidence::check(&genesis, &charters, &piece.signed).unwrap();
+    assert_eq!((shown.finding.culprit, shown.since), (4, 0));
+    // Another byte, or other custodians, and it shows nothing.
+    let mut forged = piece.signed.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    crate::evidence::check(&genesis, &charters, &forged).unwrap_err();
+    crate::evidence::check(&genesis, &[], &piece.signed).unwrap_err();
+}
+
 async fn story(engine: &str) {
     let mut cluster = Cluster::start(4, engine).await;
     let link = NostrLink::connect(&[cluster.relay.url().to_owned()], LinkOptions::default()).await.unwrap();
@@ -222,6 +266,7 @@ async fn story(engine: &str) {
     // One stops, the others go on; it comes back and catches up.
     let stopped = cluster.running.remove(3);
     stopped.stop().await;
+    names_a_liar(&cluster).await;
     let input = event(7501, input_tags(definition.id(), "GO", None), "");
     let outcome = client.send(&input).await.unwrap();
     let mut back = Running::start(cluster.config(4));

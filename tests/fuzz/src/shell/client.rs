@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use concordat_events::{Hash, ValidEvent};
 use concordat_node::client::{
-    CertifiedOutcome, ClientHandler, HandlerError, MachineView, OutcomeFuture, Status, UpdateStream, service,
+    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Status,
+    UpdateStream, service,
 };
 use http_body_util::{BodyExt, Full};
 use tonic::codegen::{Bytes, Service, http};
@@ -38,6 +39,10 @@ impl ClientHandler for Taker {
     async fn watch(&self, machine: Hash) -> Result<UpdateStream<MachineView>, HandlerError> {
         let view = Err(HandlerError::Failed(machine.to_hex()));
         Ok(Box::pin(futures::stream::once(async move { view })))
+    }
+
+    async fn evidence(&self) -> Result<Vec<EvidencePiece>, HandlerError> {
+        Ok(Vec::new())
     }
 
     async fn status(&self) -> Result<Status, HandlerError> {
