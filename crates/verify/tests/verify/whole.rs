@@ -67,6 +67,8 @@ fn a_whole_history_verifies_with_and_without_replaced_events() {
         state_root: story.world.ledger.tip().unwrap().head.state_root,
         head: story.world.ledger.tip().unwrap().id,
         rubbish: 0,
+        genesis: story.world.ledger.genesis().clone(),
+        charters: vec![story.world.ledger.charter().clone()],
     };
     assert_eq!(story.check(story.world.public.clone()), Ok(expected.clone()));
     let relayed = story.relayed();
