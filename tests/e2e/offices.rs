@@ -94,6 +94,14 @@ async fn accept(town: &Town, dirs: &[PathBuf], proposal: &str) {
     }
 }
 
+/// The last that a custodian's process wrote.
+fn log_end(dir: &Path) -> String {
+    let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let end = lines[lines.len().saturating_sub(12)..].join("\n");
+    format!("--- {}\n{end}", dir.display())
+}
+
 /// What each custodian that serves users says of itself.
 async fn statuses(town: &Town) -> Vec<Value> {
     let status = town.run_with(&["status"], &town.custodians()).await;
@@ -123,7 +131,8 @@ async fn in_office(town: &Town, numbers: &[u64], since: u64) -> u64 {
         Ok(came) => came,
         Err(_) => {
             let all: Vec<String> = statuses(town).await.iter().map(brief).collect();
-            panic!("{numbers:?} aren't in office after {since}:\n{}", all.join("\n"))
+            let logs: Vec<String> = town.layout.dirs().iter().map(|dir| log_end(dir)).collect();
+            panic!("{numbers:?} aren't in office after {since}:\n{}\n{}", all.join("\n"), logs.join("\n"))
         }
     }
 }
@@ -225,8 +234,15 @@ async fn reshare_from_four_to_seven_to_four_while_requests_are_certified() {
     assert!(last > since);
     // Who has left says so, follows along, and has nothing to sign with any more.
     for (dir, number) in founders[1..].iter().zip(2..=4) {
-        let left = statuses(&town).await.into_iter().find(|line| line["number"] == number).unwrap();
-        assert_eq!(left["state"], "following", "{left}");
+        let follows = async {
+            loop {
+                let all = statuses(&town).await;
+                if all.iter().any(|line| line["number"] == number && line["state"] == "following") {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(WAIT, follows).await.unwrap_or_else(|_| panic!("{number} doesn't follow"));
         assert_eq!(shares(dir), Vec::<String>::new());
     }
     // Who stays has one share, the newest.

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use concordat_store::{Entry, Order, Store, StoreError, WriteBatch};
 
@@ -21,6 +21,13 @@ impl Db {
             Engine::Redb => Db(Arc::new(concordat_store::redb::RedbStore::open(path)?)),
             Engine::Sled => Db(Arc::new(concordat_store::sled::SledStore::open(path)?)),
         })
+    }
+}
+
+impl Db {
+    /// Tells whether anybody still has it open.
+    pub fn weak(&self) -> Weak<dyn Store> {
+        Arc::downgrade(&self.0)
     }
 }
 

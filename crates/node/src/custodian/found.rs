@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use concordat_events::Genesis;
@@ -34,6 +34,38 @@ pub(crate) struct Founded {
     pub certificate: Certificate,
     pub db: Db,
     pub session: Option<Arc<Session>>,
+}
+
+/// How long what a stopped consensus was still doing may hold directory and store: a ceremony's arithmetic and a seal's scrypt run to
+/// their end on threads of their own.
+const RELEASE: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What one consensus holds and the next one needs.
+pub(crate) struct Holds {
+    dir: Weak<CustodianDir>,
+    db: Weak<dyn Store>,
+}
+
+impl Holds {
+    /// Resolves when both are free. After [`RELEASE`] it gives up: then opening them says who is in the way.
+    pub async fn released(self) {
+        let free = async {
+            while self.dir.strong_count() > 0 || self.db.strong_count() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(RELEASE, free).await;
+    }
+}
+
+impl Founded {
+    /// What it holds.
+    pub fn holds(&self) -> Holds {
+        Holds { dir: Arc::downgrade(&self.dir), db: self.db.weak() }
+    }
 }
 
 /// The kernel's boot id: the intact mark of a process restart (PROTOCOL 8). Empty where there is none.

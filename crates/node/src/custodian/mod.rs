@@ -101,7 +101,12 @@ fn whole_run<'a>(
                     return Ok(());
                 }
             };
-            match consensus(founded, options, &mut shutdown, &life).await? {
+            let holds = founded.holds();
+            let end = consensus(founded, options, &mut shutdown, &life).await?;
+            if !matches!(end, End::Asked) {
+                holds.released().await;
+            }
+            match end {
                 End::Asked => break,
                 // Everything is built anew under it: decider, pins, links.
                 End::Roster => {
