@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     backup, bench, ceremony, demo, dev, evidence, get, history, key, list, machine, member, publish, send,
-    serve, status, verify, watch,
+    serve, statement, status, verify, watch,
 };
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
@@ -65,6 +65,8 @@ pub enum Command {
     Send(send::SendArgs),
     /// A machine's newest certified state
     Get(get::GetArgs),
+    /// What a machine has stated under the group's key, such as who gets a bet's stakes
+    Statement(statement::StatementArgs),
     /// Follows a machine's certified states
     Watch(watch::WatchArgs),
     /// The group's machines

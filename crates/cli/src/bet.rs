@@ -120,8 +120,8 @@ impl Bet {
         let key = |keys: &Keys| Value::from(keys.public_key().to_hex()).to_string();
         put("/bettors/0", key(first))?;
         put("/bettors/1", key(second))?;
-        put("/oracle", key(&self.oracle))?;
-        put("/arbiter", key(&self.arbiter))?;
+        put("/oracles/0", key(&self.oracle))?;
+        put("/arbiters/0", key(&self.arbiter))?;
         put("/match_time", match_time.to_string())?;
         put("/oracle_timeout_s", seconds(BET_TIMEOUT))?;
         put("/dispute_window_s", seconds(BET_DISPUTE))?;

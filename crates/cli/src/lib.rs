@@ -77,6 +77,7 @@ async fn run(command: Command, ui: Ui) -> Result<(), Failure> {
         Command::Publish(args) => commands::publish::run(args, ui).await,
         Command::Send(args) => commands::send::run(args, ui).await,
         Command::Get(args) => commands::get::run(args, ui).await,
+        Command::Statement(args) => commands::statement::run(args, ui).await,
         Command::Watch(args) => commands::watch::run(args, ui).await,
         Command::List(args) => commands::list::run(args, ui).await,
         Command::History(args) => commands::history::run(args, ui).await,

@@ -9,6 +9,9 @@ pub const DEFINITION: u16 = 7500;
 pub const INPUT: u16 = 7501;
 /// A change of roster or versions, proposed or activated (ours).
 pub const CHANGE: u16 = 7510;
+/// A machine's statement (ours): what a service says of itself, signed by the group, such as who gets a bet's stakes. The
+/// ledger puts the tag `e` with the machine's id before those that the machine gives, so that no machine speaks for another.
+pub const STATEMENT: u16 = 7511;
 /// Key pack of an encrypted machine: refused (docs/adr/0022).
 pub const KEY_PACK: u16 = 7502;
 /// Gift wrap (NIP-59), the envelope of an encrypted machine's events: refused where no machine listens for it.

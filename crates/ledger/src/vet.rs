@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concordat_events::kinds::allowed_effect;
+use concordat_events::kinds::{STATEMENT, allowed_effect};
 use concordat_events::limits::{EVENT_BYTES, EVENT_TAGS, MAX_INTEGER, NAME_BYTES};
 use concordat_events::output::Started;
 use concordat_events::{Hash, PublicKey, json};
@@ -117,9 +117,16 @@ impl<S: Store> Work<'_, S> {
         Ok(Ok(Vetted { state: step.state, records: step.records, effects, mail, births }))
     }
 
-    fn vet_publish(&self, effect: QueuedEffect, tally: &mut Tally) -> Verdict<QueuedEffect> {
+    fn vet_publish(&self, mut effect: QueuedEffect, tally: &mut Tally) -> Verdict<QueuedEffect> {
         if !allowed_effect(effect.kind) || effect.kind == self.genesis.kinds.log {
             return Ok(Err(Refusal::ForbiddenKind));
+        }
+        if effect.kind == STATEMENT {
+            // Readers look for it under the machine's id: nobody gets there but the machine itself.
+            if effect.tags.iter().any(|tag| tag.first().is_some_and(|name| name == "e")) {
+                return Ok(Err(Refusal::Machine(concordat_machine::Reason::EffectError)));
+            }
+            effect.tags.insert(0, vec!["e".to_owned(), effect.machine.to_hex()]);
         }
         if self.oversize(&effect) {
             return Ok(Err(Refusal::TooLarge));

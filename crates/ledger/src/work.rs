@@ -282,7 +282,7 @@ impl<'a, S: Store> Work<'a, S> {
     pub(crate) fn write_back(&mut self) -> Result<(), StoreError> {
         for (id, slot) in std::mem::take(&mut self.machines) {
             if slot.changed {
-                self.set(&keys::machine_key(&id), &slot.record)?;
+                self.over.put(keys::leaf(&keys::machine_key(&id)), slot.record.canonical_bytes());
             }
         }
         if let Some(place) = self.next_place {

@@ -12,6 +12,7 @@ mod ledger {
     mod inputs;
     mod mail;
     mod records;
+    mod services;
     mod snapshots;
     mod starts;
     mod sync;

@@ -9,6 +9,7 @@ use crate::json;
 use crate::step::Timer;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use std::io::Write;
 use std::sync::OnceLock;
 
 /// A machine's state: snapshot, timers, and the order of the active states.
@@ -236,10 +237,16 @@ impl State {
     /// The whole state as RFC 8785 JSON: the leaf of the state tree.
     pub fn canonical_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(1024);
+        self.write_canonical(&mut out);
+        out
+    }
+
+    /// Appends [`State::canonical_bytes`] to what a leaf holds beside them.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         if let Some(creator) = &self.creator {
             out.extend(b"\"creator\":");
-            write_text(creator, &mut out);
+            write_text(creator, out);
             out.push(b',');
         }
         out.extend(b"\"order\":[");
@@ -247,20 +254,19 @@ impl State {
             if n > 0 {
                 out.push(b',');
             }
-            write_text(id, &mut out);
+            write_text(id, out);
         }
         out.extend(b"],\"snapshot\":");
-        self.write_snapshot(&mut out);
+        self.write_snapshot(out);
         out.extend(b",\"timers\":[");
         for (n, timer) in self.timers.iter().enumerate() {
             out.extend(if n > 0 { b",{\"due_ms\":".as_slice() } else { b"{\"due_ms\":" });
-            out.extend(timer.due_ms.to_string().into_bytes());
+            write_number(timer.due_ms, out);
             out.extend(b",\"id\":");
-            write_text(&timer.id, &mut out);
+            write_text(&timer.id, out);
             out.push(b'}');
         }
         out.extend(b"]}");
-        out
     }
 
     /// Reads [`State::canonical_bytes`] back.
@@ -285,7 +291,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
         Value::Null => out.extend(b"null"),
         Value::Bool(true) => out.extend(b"true"),
         Value::Bool(false) => out.extend(b"false"),
-        Value::Number(n) => out.extend(n.to_string().into_bytes()),
+        Value::Number(n) => write_number(n, out),
         Value::String(s) => write_text(s, out),
         Value::Array(items) => {
             out.push(b'[');
@@ -317,6 +323,11 @@ fn write_members(mut members: Vec<(&str, &Value)>, out: &mut Vec<u8>) {
         write(value, out);
     }
     out.push(b'}');
+}
+
+fn write_number(number: impl std::fmt::Display, out: &mut Vec<u8>) {
+    // Writing into a vector can't fail.
+    _ = write!(out, "{number}");
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {

@@ -15,6 +15,7 @@ pub mod member;
 pub mod publish;
 pub mod send;
 pub mod serve;
+pub mod statement;
 pub mod status;
 pub mod verify;
 pub mod watch;

@@ -8,10 +8,11 @@ use concordat_events::kinds::DEFINITION;
 use concordat_events::limits::NAME_BYTES;
 use concordat_events::request::definition_tags;
 use concordat_events::{Hash, Mode};
+use nostr::{Filter, JsonUtil};
 use serde::Serialize;
 
 use super::machine;
-use super::send::sign;
+use super::send::{payload, sign};
 use crate::failure::Failure;
 use crate::ui::Ui;
 use crate::user::GroupArgs;
@@ -33,6 +34,12 @@ pub struct PublishArgs {
     /// How inputs are ordered (sequenced if not given)
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
+    /// What the machine is started with: `input` in the expressions of its context; @FILE reads it from a file, @- from stdin
+    #[arg(long, value_name = "JSON")]
+    pub input: Option<String>,
+    /// Other events that are inputs too, as a Nostr filter, for example {"kinds":[1018],"#e":["ID"]}; may be repeated
+    #[arg(long, value_name = "FILTER")]
+    pub source: Vec<String>,
     /// Who signs
     #[command(flatten)]
     pub key: KeyArgs,
@@ -86,9 +93,17 @@ pub async fn run(args: PublishArgs, ui: Ui) -> Result<(), Failure> {
         ));
     }
     let mode = args.mode.map_or(Mode::Sequenced, Mode::from);
+    let mut more = Vec::new();
+    if let Some(input) = args.input.as_deref() {
+        more.push(vec!["input".to_owned(), payload("--input", Some(input))?]);
+    }
+    for filter in &args.source {
+        more.push(vec!["source".to_owned(), source(filter)?]);
+    }
     let keys = args.key.load()?;
     let group = args.group.connect().await?;
-    let tags = definition_tags(&group.key, &d, args.title.as_deref(), mode);
+    let mut tags = definition_tags(&group.key, &d, args.title.as_deref(), mode);
+    tags.extend(more);
     let request = sign(&keys, DEFINITION, tags, &text)?;
     let kind = log_kind(&group.relays, group.key, group.wait).await?;
     let settled = settle(&group, kind, &request, request.id(), |text| ui.warn(text)).await?;
@@ -96,4 +111,20 @@ pub async fn run(args: PublishArgs, ui: Ui) -> Result<(), Failure> {
     let admitted = Admitted { machine: request.id(), d: &d, settled: &settled };
     ui.result(&admitted, || format!("machine: {}\nd:       {d}\n{}", request.id(), settled.text()))?;
     settled.refusal().map_or(Ok(()), Err)
+}
+
+/// A filter as a custodian will read it.
+fn source(text: &str) -> Result<String, Failure> {
+    let wrong = |message: String| {
+        Failure::usage(
+            "source",
+            format!("--source: {message}"),
+            r#"expected a filter such as {"kinds":[1018]}"#,
+        )
+    };
+    let filter = Filter::from_json(text).map_err(|error| wrong(error.to_string()))?;
+    if filter.is_empty() {
+        return Err(wrong("the filter matches everything".to_owned()));
+    }
+    Ok(text.trim().to_owned())
 }

@@ -44,7 +44,7 @@ pub async fn run(args: SendArgs, ui: Ui) -> Result<(), Failure> {
     if args.event.is_empty() || args.event.len() > NAME_BYTES {
         return Err(Failure::usage("event_type", format!("an event's type has 1 to {NAME_BYTES} bytes"), ""));
     }
-    let data = payload(args.data.as_deref())?;
+    let data = payload("--data", args.data.as_deref())?;
     let transition = args.transition.as_deref().map(parse_machine).transpose()?;
     let keys = args.key.load()?;
     let group = args.group.connect().await?;
@@ -61,8 +61,8 @@ pub async fn run(args: SendArgs, ui: Ui) -> Result<(), Failure> {
     settled.refusal().map_or(Ok(()), Err)
 }
 
-/// The payload as canonical JSON; empty if none is given.
-fn payload(data: Option<&str>) -> Result<String, Failure> {
+/// What `option` holds as canonical JSON; empty if nothing is given.
+pub fn payload(option: &'static str, data: Option<&str>) -> Result<String, Failure> {
     let Some(data) = data else { return Ok(String::new()) };
     let text = match data.strip_prefix('@') {
         Some(path) => input::text(&PathBuf::from(path), INPUT_BYTES)?,
@@ -70,8 +70,8 @@ fn payload(data: Option<&str>) -> Result<String, Failure> {
     };
     let wrong = |error: json::JsonError| {
         Failure::usage(
-            "data",
-            format!("--data: {error}"),
+            option.trim_start_matches('-'),
+            format!("{option}: {error}"),
             "expected JSON such as '{\"amount\":5}', numbers as integers",
         )
     };

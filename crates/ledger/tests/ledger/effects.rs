@@ -1,6 +1,7 @@
 //! Effects: events of allowed kinds, each once, before snapshots, strictly later per (kind, `d`).
 
 use concordat_events::ValidEvent;
+use concordat_events::kinds::STATEMENT;
 use concordat_ledger::limits::QUEUED_EFFECTS;
 use nostr::Keys;
 use serde_json::json;
@@ -101,4 +102,23 @@ fn what_would_not_fit_into_an_event_is_refused() {
     let machine = world.definition(&user, "m", &speaker(39000, json!([["d", long]])));
     world.head(0, &[&machine]);
     assert_eq!(world.one(1_000, &input(&user, &machine, "SAY", 1)), "too_large");
+}
+
+/// A statement is known by its machine: the ledger names it, and no machine can name another.
+#[test]
+fn a_statement_names_the_machine_that_makes_it() {
+    let mut world = World::new();
+    let user = Keys::generate();
+    let honest = world.definition(&user, "a", &speaker(STATEMENT, json!([["p", "x"]])));
+    let other = honest.id().to_hex();
+    let liar = world.definition(&user, "b", &speaker(STATEMENT, json!([["p", "x"], ["e", other]])));
+    world.head(0, &[&honest, &liar]);
+    let (outcomes, signed) =
+        world.head(1_000, &[&input(&user, &honest, "SAY", 1), &input(&user, &liar, "SAY", 2)]);
+    assert_eq!(outcomes, ["ok", "effect_error"]);
+    assert_eq!(world.context(&liar, "n"), 0, "the whole step is refused");
+    let said = of_kind(&signed, STATEMENT);
+    assert_eq!(said.len(), 1);
+    let tags: Vec<Vec<String>> = said[0].event().tags.iter().map(|tag| tag.clone().to_vec()).collect();
+    assert_eq!(tags, [["e", other.as_str()], ["p", "x"]]);
 }

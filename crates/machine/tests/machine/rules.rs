@@ -263,9 +263,14 @@ fn seconds_may_have_a_fraction() {
     }
 }
 
+const BET: &str = include_str!("../../../../docs/machines/bet.json");
+
 fn bet(name: &str, script: &str) -> Vec<Row> {
-    let definition = Definition::parse(include_str!("../../../../docs/machines/bet.json"))
-        .unwrap_or_else(|f| panic!("{f:?}"));
+    bet_of(BET, name, script)
+}
+
+fn bet_of(text: &str, name: &str, script: &str) -> Vec<Row> {
+    let definition = Definition::parse(text).unwrap_or_else(|f| panic!("{f:?}"));
     let (mut runner, first) = Runner::start(definition, 1_799_990_000_000, None, &Value::Null).unwrap();
     let mut rows = vec![first];
     for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
@@ -323,6 +328,11 @@ fn bet_stories() {
         payouts(&bet("cancelled", &format!("{both}5 1 CANCEL\n6 1 CANCEL\n7 2 CANCEL"))).0,
         "cancelled"
     );
+    // An oracle that says two things disputes itself, and its word no longer stands if the arbiters are silent.
+    let twice = bet("disputed", &format!("{both}10 3 RESULT 2\n20 3 RESULT 2\n30 3 RESULT 1"));
+    assert_eq!(twice.last().unwrap().snapshot["context"]["proof"].as_array().unwrap().len(), 2);
+    let refunded = bet("refunded", &format!("{both}10 3 RESULT 2\n30 3 RESULT 1\n999999 1 NUDGE"));
+    assert_eq!(payouts(&refunded), ("refunded".into(), vec!["tokA>1".into(), "tokB>2".into()]));
     // Strangers, second loads, the oracle too early and one bettor's cancel move nothing.
     let rows = bet(
         "loaded",
@@ -330,4 +340,28 @@ fn bet_stories() {
     );
     let reasons: Vec<_> = rows.iter().filter_map(|r| r.reason).collect();
     assert_eq!(reasons, ["unknown_event", "guard_false", "unknown_event", "guard_false"]);
+}
+
+#[test]
+fn k_of_m_oracles_and_arbiters_decide() {
+    // Oracles 3, 5, 6, of which two; arbiters 4, 7, 8, of which two.
+    let key = |n: u8| format!("\"{n:0>64}\"");
+    let panel = |text: &str, first: u8, more: [u8; 2]| {
+        text.replacen(&key(first), &format!("{}, {}, {}", key(first), key(more[0]), key(more[1])), 1)
+    };
+    let text = panel(&panel(BET, 3, [5, 6]), 4, [7, 8]).replace("_quorum\": 1", "_quorum\": 2");
+    let both = "-900 1 LOAD tokA\n-800 2 LOAD tokB\n";
+    let story = |name: &str, script: &str| bet_of(&text, name, &format!("{both}{script}"));
+    // One word isn't enough, a word given twice counts once, a stranger's doesn't count.
+    story("started", "10 3 RESULT 2\n11 3 RESULT 2\n12 9 RESULT 2");
+    let decided = story("finished", "10 3 RESULT 2\n11 5 RESULT 1\n12 6 RESULT 1\n9999 1 NUDGE");
+    assert_eq!(payouts(&decided).1, ["tokA>1", "tokB>1"]);
+    // No two agree: the panel decides, two of three; one arbiter's word given twice counts once.
+    let split = "10 3 RESULT 2\n11 5 RESULT 1\n12 6 RESULT draw\n";
+    story("disputed", &format!("{split}20 4 RULING 2\n21 4 RULING 2\n22 3 RULING 2"));
+    let ruled = story("finished", &format!("{split}20 4 RULING 2\n21 7 RULING 1\n22 8 RULING 2"));
+    assert_eq!(payouts(&ruled).1, ["tokA>2", "tokB>2"]);
+    // A panel that stays silent or split leaves the stakes with their owners: no oracle's word reached two.
+    let split = story("refunded", &format!("{split}20 4 RULING 2\n999999 1 NUDGE"));
+    assert_eq!(payouts(&split).0, "refunded");
 }
