@@ -99,6 +99,19 @@ impl GroupArgs {
         Ok(addresses)
     }
 
+    /// The custodians' addresses, for what only they can answer.
+    pub fn some_custodians(&self) -> Result<Vec<CustodianAddress>, Failure> {
+        let addresses = self.custodian_addresses()?;
+        if addresses.is_empty() {
+            return Err(Failure::usage(
+                "no_custodian",
+                "no custodian is given",
+                "give --custodian HOST:PORT#PIN or set CONCORDAT_CUSTODIANS; `concordat dev up` prints them",
+            ));
+        }
+        Ok(addresses)
+    }
+
     /// Connects to the group's relays.
     pub async fn connect(&self) -> Result<Group, Failure> {
         let (key, wait, urls) = (self.group_key()?, self.wait()?, self.urls()?);
