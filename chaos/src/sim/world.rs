@@ -14,7 +14,7 @@ use concordat_events::{Hash, ValidEvent};
 use concordat_finality::limits::FIRST_EPOCH_BITS;
 use concordat_finality::message::Body;
 use concordat_finality::{
-    Action, Alarm, Certified, Context, Fatal, Input, Message, Now, Origin, Parts, Published, Timing,
+    Action, Alarm, Certified, Context, Fatal, Input, Msg, Now, Origin, Parts, Published, Timing,
 };
 use concordat_node::engine::{self, Groups, Setting, Ways};
 use concordat_node::order::{self, AsyncRuntime, Instant, LinkError};

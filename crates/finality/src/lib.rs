@@ -7,6 +7,7 @@
 
 pub mod certified;
 mod change;
+mod checked;
 pub mod context;
 mod core;
 pub mod decider;

@@ -16,12 +16,18 @@ use concordat_node::transport::RaftCall;
 use prost::Message as _;
 use rand_chacha::ChaCha20Rng;
 
+use super::brain::Mind;
 use super::net::below;
+use super::reading::Reading;
 
 /// What a liar works with.
 pub struct Tools<'a> {
     /// The cluster.
     pub context: &'a Context,
+    /// The rules by which it reads.
+    pub mind: Mind,
+    /// Messages read before.
+    pub read: &'a mut Reading,
     /// Its number.
     pub number: u16,
     /// Its identity key.
@@ -52,6 +58,11 @@ impl Tools<'_> {
     /// Is this one of those to whom it tells the other story?
     pub fn other_side(&self, peer: u16) -> bool {
         self.others.iter().position(|other| *other == peer).is_some_and(|place| place % 2 == 1)
+    }
+
+    /// What it sends goes on as a message if it still is one.
+    pub fn own_words(&mut self, bytes: &Bytes) -> Option<Msg> {
+        self.read.read(self.mind, self.context, self.number, bytes)
     }
 
     /// Notes what it did.
@@ -186,8 +197,7 @@ impl Liar {
                     continue;
                 };
                 for (to, bytes, more) in behaviour.say(tools, to, &message) {
-                    let word =
-                        read(tools.context, tools.number, &bytes).map_or(Word::Bytes(bytes), Word::Message);
+                    let word = tools.own_words(&bytes).map_or(Word::Bytes(bytes), Word::Message);
                     next.push((to, word, late + more));
                 }
             }
@@ -231,11 +241,6 @@ impl Liar {
     pub fn answer(&mut self, tools: &mut Tools<'_>, call: RaftCall, reply: Bytes) -> Bytes {
         self.behaviours.iter_mut().fold(reply, |reply, behaviour| behaviour.answer(tools, call, reply))
     }
-}
-
-/// What a liar sends goes on as a message if it still is one.
-fn read(context: &Context, number: u16, bytes: &Bytes) -> Option<Msg> {
-    Message::receive(context, number, bytes).ok()
 }
 
 /// The users whom a censor doesn't like: about every fourth.

@@ -48,8 +48,8 @@ impl World {
 
     pub(super) fn deliver(&mut self, to: usize, from: u16, under: Option<Hash>, bytes: &Bytes) {
         let Some(seat) = self.seats.get(to).filter(|seat| seat.running.is_some()) else { return };
-        let reads = seat.reads.clone();
-        match self.read.read(&reads, from, bytes) {
+        let (reads, mind) = (seat.reads.clone(), seat.mind);
+        match self.read.read(mind, &reads, from, bytes) {
             Some(message) => {
                 if let Some(under) = under.filter(|_| message.sender == from) {
                     self.see(to, Seen::Taken { message: &message, under });
@@ -117,10 +117,8 @@ impl World {
 
     /// What a liar says leaves. Invariants that look at everybody look at it too.
     pub(super) fn say(&mut self, from: usize, sayings: Vec<Saying>) {
-        let Some(number) = self.seats.get(from).map(|seat| seat.number) else { return };
         for (to, bytes, late) in sayings {
-            if let Some(Ok(message)) = self.reads(from).map(|reads| Message::receive(&reads, number, &bytes))
-            {
+            if let Some(message) = self.own_words(from, &bytes) {
                 self.see(from, Seen::Sent { to, message: &message });
             }
             self.send(from, to, bytes, late);
@@ -132,10 +130,16 @@ impl World {
         let numbers =
             (self.seats.get(from).map(|seat| seat.number), self.seats.get(to).map(|seat| seat.number));
         let (Some(number), Some(goal)) = numbers else { return };
-        if let Some(Ok(message)) = self.reads(from).map(|reads| Message::receive(&reads, number, &bytes)) {
+        if let Some(message) = self.own_words(from, &bytes) {
             self.see(from, Seen::Sent { to: goal, message: &message });
         }
         self.after(1, Event::Deliver { to, from: number, under: None, bytes });
+    }
+
+    /// What a custodian says itself, if it is a message.
+    fn own_words(&mut self, from: usize, bytes: &Bytes) -> Option<Msg> {
+        let seat = self.seats.get(from)?;
+        self.read.read(seat.mind, &seat.reads, seat.number, bytes)
     }
 
     /// How a custodian reads messages now.
@@ -151,7 +155,7 @@ impl World {
     ) -> Option<T> {
         let cluster = self.cluster.clone();
         let seat = self.seats.get_mut(index)?;
-        let context = seat.reads.clone();
+        let (context, mind) = (seat.reads.clone(), seat.mind);
         let status = &seat.running.as_ref()?.status;
         let member = cluster.members.get(&seat.number)?;
         let others: Vec<u16> =
@@ -161,6 +165,8 @@ impl World {
         let mut done = Vec::new();
         let mut tools = Tools {
             context: &context,
+            mind,
+            read: &mut self.read,
             number: seat.number,
             identity: &member.identity,
             dice: &mut dice,
