@@ -4,6 +4,7 @@ use nostr::event::Tags;
 use nostr::{Event, EventId, JsonUtil, Kind, PublicKey, Tag, Timestamp};
 use secp256k1::schnorr::Signature;
 
+use crate::checked::Checked;
 use crate::hash::Hash;
 use crate::limits::{EVENT_BYTES, EVENT_TAGS};
 use crate::quote::quoted;
@@ -49,18 +50,30 @@ pub enum EventError {
     },
 }
 
+fn read(json: &[u8]) -> Result<Event, EventError> {
+    if json.len() > EVENT_BYTES {
+        return Err(EventError::TooLarge { got: json.len() });
+    }
+    Event::from_json(json).map_err(|error| EventError::Malformed(quoted(error)))
+}
+
 impl ValidEvent {
     /// Reads and checks an event's JSON.
     pub fn parse(json: &[u8]) -> Result<Self, EventError> {
-        if json.len() > EVENT_BYTES {
-            return Err(EventError::TooLarge { got: json.len() });
-        }
-        let event = Event::from_json(json).map_err(|error| EventError::Malformed(quoted(error)))?;
-        Self::check(event)
+        Self::check(read(json)?)
+    }
+
+    /// As [`ValidEvent::parse`]; a signature that was found good before isn't checked again.
+    pub fn parse_with(json: &[u8], checked: &Checked) -> Result<Self, EventError> {
+        Self::check_by(read(json)?, |event| checked.event(event))
     }
 
     /// Checks an event that a library has read.
     pub fn check(event: Event) -> Result<Self, EventError> {
+        Self::check_by(event, Event::verify_signature)
+    }
+
+    fn check_by(event: Event, signed: impl FnOnce(&Event) -> bool) -> Result<Self, EventError> {
         if event.tags.len() > EVENT_TAGS {
             return Err(EventError::TooManyTags { got: event.tags.len() });
         }
@@ -72,7 +85,7 @@ impl ValidEvent {
         if !event.verify_id() {
             return Err(EventError::WrongId { id });
         }
-        if !event.verify_signature() {
+        if !signed(&event) {
             return Err(EventError::WrongSignature { id, author: event.pubkey.to_hex() });
         }
         Ok(ValidEvent { event, json })

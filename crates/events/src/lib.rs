@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod change;
+pub mod checked;
 pub mod event;
 pub mod genesis;
 pub mod hash;
@@ -21,6 +22,7 @@ pub mod roster;
 
 pub use batch::Batch;
 pub use change::{Activation, Build, Change, Charter, Confirming, Office, Proposal, Seats, Versions};
+pub use checked::Checked;
 pub use event::{EventError, Template, ValidEvent};
 pub use genesis::{Admission, Genesis, SignedGenesis};
 pub use hash::Hash;

@@ -15,6 +15,10 @@ pub const QUOTE_BYTES: usize = 256;
 /// million empty heads, which 4 MiB have room for, took 400 MB of memory; the most that is let through takes 10.
 pub const MESSAGE_FIELDS: usize = 64 * 1024;
 
+/// Signatures remembered as good ([`crate::Checked`] holds twice as many at most): those of the requests that wait in a full pool, or
+/// of the largest opening (a quorum of grants, each with a quorum of prepares) many times over, in some 2 MiB.
+pub const SIGNATURES_KEPT: usize = 4_096;
+
 /// Nesting of JSON in an event's content: deeper than any statechart people draw, far from any parser's stack.
 pub const JSON_DEPTH: usize = 64;
 

@@ -5,14 +5,13 @@
 
 use concordat_events::genesis::GenesisError;
 use concordat_events::hash::{Hash, tagged};
-use concordat_events::{Charter, Custodian, Genesis, Office, PublicKey, Roster};
+use concordat_events::{Charter, Checked, Custodian, Genesis, Office, PublicKey, Roster};
 use concordat_ledger::{Ledger, OpenError};
 use concordat_store::Store;
 use secp256k1::schnorr::Signature;
 use secp256k1::{Message as Digest, SECP256K1, XOnlyPublicKey};
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::checked::Checked;
 use crate::limits::FIRST_EPOCH_BITS;
 use crate::message::{Kind, MessageError, Vote};
 use crate::rules::{Law, Rule, Rules};
@@ -34,7 +33,8 @@ pub struct Context {
     /// Who may follow along without a vote.
     guests: BTreeMap<u16, XOnlyPublicKey>,
     counting: Counting,
-    checked: Checked,
+    /// Signatures found good before: nothing else than their price depends on it.
+    pub(crate) checked: Checked,
 }
 
 /// How votes are counted where messages are read: the law's, unless a mutant says otherwise.
@@ -202,9 +202,7 @@ impl Context {
         let key = key.ok_or(MessageError::Stranger { sender })?;
         let wrong = MessageError::Signature { sender };
         let signature = Signature::from_slice(signature).map_err(|_| wrong.clone())?;
-        let message = Digest::from_digest(*digest.as_bytes());
-        let check = || SECP256K1.verify_schnorr(&signature, &message, key).is_ok();
-        if self.checked.or((*key, *digest, signature.serialize()), check) { Ok(()) } else { Err(wrong) }
+        if self.checked.signature(key, digest, &signature) { Ok(()) } else { Err(wrong) }
     }
 }
 

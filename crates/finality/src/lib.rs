@@ -7,7 +7,6 @@
 
 pub mod certified;
 mod change;
-mod checked;
 pub mod context;
 mod core;
 pub mod decider;

@@ -52,10 +52,6 @@ pub const EVIDENCE_REQUESTS: usize = 1_600;
 /// Bytes of a piece of evidence: two entries with the ids of all their requests.
 pub const EVIDENCE_BYTES: usize = 2 * (32 * EVIDENCE_REQUESTS + 4 * SLOT_BODY_BYTES);
 
-/// Signatures remembered as good, twice as many at most: those of the largest opening (a quorum of grants, each with a quorum of
-/// prepares) several times over, in less than 2 MiB.
-pub const SIGNATURES_KEPT: usize = 4_096;
-
 /// Heads behind which a custodian fetches the state instead of replaying them: some seconds of replay.
 pub const FAR_HEADS: u64 = 1_000;
 

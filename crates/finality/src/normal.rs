@@ -31,6 +31,8 @@ impl<S: Store, R: Rules> Core<S, R> {
         if !self.acceptable(&event) {
             return;
         }
+        // It will come again in a batch.
+        self.context.checked.keep(&event);
         // What a relay brought to this custodian it probably brought to the leader too.
         let delay = match origin {
             Origin::Client => 0,

@@ -47,7 +47,8 @@ impl Reader<'_> {
     }
 
     fn event(&self, bytes: &[u8]) -> Result<ValidEvent, MessageError> {
-        ValidEvent::parse(bytes).map_err(|error| MessageError::Event { sender: self.sender, error })
+        ValidEvent::parse_with(bytes, &self.context.checked)
+            .map_err(|error| MessageError::Event { sender: self.sender, error })
     }
 
     fn events(&self, list: &[Vec<u8>]) -> Result<Vec<ValidEvent>, MessageError> {
