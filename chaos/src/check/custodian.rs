@@ -409,14 +409,28 @@ impl<R: Explored> Custodian<R> {
                     _ => {}
                 }
             }
+            if result.is_ok() && self.stopped.is_none() && self.tip() != tip {
+                self.keep_ledger(world);
+            }
             for id in proposed {
-                // What is proposed covers the log as it was, or with the entry that has just come; a forced head its own part.
-                let after = self.decider.uncovered();
-                let found = [before.as_slice(), after.as_slice()].into_iter().any(|batches| {
-                    let mut parts = (0..=batches.len()).rev().filter_map(|count| batches.get(..count));
-                    parts.any(|part| world.head_of(&tip, part) == Some(id))
-                });
-                anyhow::ensure!(found || world.heads.contains_key(&id), "a proposal of unknown batches");
+                // What is proposed covers the log as it was, or with the entry that has just come; a forced head its own part. It
+                // follows the head of before, or one that was certified by this input.
+                let (after, new) = (self.decider.uncovered(), self.tip());
+                let found =
+                    [(&tip, &before), (&tip, &after), (&new, &after)].into_iter().any(|(tip, batches)| {
+                        let mut parts = (0..=batches.len()).rev().filter_map(|count| batches.get(..count));
+                        parts.any(|part| world.head_of(tip, part) == Some(id))
+                    });
+                anyhow::ensure!(
+                    found || world.heads.contains_key(&id),
+                    "custodian {} proposes {} after {} in {:?}, made of neither {:?} nor {:?}",
+                    self.me,
+                    id.short(),
+                    tip.short(),
+                    self.decider.status(),
+                    before.iter().map(|batch| batch.time_ms - WALL).collect::<Vec<_>>(),
+                    after.iter().map(|batch| batch.time_ms - WALL).collect::<Vec<_>>(),
+                );
             }
             match result {
                 Ok(()) => {}
@@ -435,10 +449,15 @@ impl<R: Explored> Custodian<R> {
             }
         }
         if self.stopped.is_none() {
-            let (tip, store) = (self.tip(), self.store.clone());
-            let ledger = self.decider.ledger();
-            world.keep_ledger(tip, || ledger.fork(Arc::new(MemoryStore::restore(store.snapshot()))));
+            self.keep_ledger(world);
         }
         Ok(End::Done)
+    }
+
+    /// The state after its certified head, for whoever asks what a batch would make of it.
+    fn keep_ledger(&self, world: &mut World) {
+        let ledger = self.decider.ledger();
+        let fork = || ledger.fork(Arc::new(MemoryStore::restore(self.store.snapshot())));
+        world.keep_ledger(self.tip(), fork);
     }
 }

@@ -114,7 +114,9 @@ impl Found {
             (Some(by), Some(seed), Some(step)) if by == expected => {
                 format!("caught by {by} at seed {seed}, step {step} ({at})")
             }
-            (Some(by), None, Some(step)) if by == expected => format!("caught by {by} in {step} steps ({at})"),
+            (Some(by), None, Some(step)) if by == expected => {
+                format!("caught by {by} in {step} steps ({at})")
+            }
             (Some(by), Some(seed), _) => {
                 format!("caught by {by} at seed {seed} instead of by {expected} ({at})")
             }
