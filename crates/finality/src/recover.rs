@@ -6,6 +6,9 @@
 //! epoch; who has signed votes for nothing until the plan's epoch. The risk that stays, and that whoever runs it must name: a
 //! head that only absent custodians know may be lost.
 
+mod over;
+mod replay;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use concordat_events::ValidEvent;
@@ -19,6 +22,8 @@ use crate::limits::RESUME_JUMP;
 use crate::message::{self, Body, Kind, Message, MessageError, Msg, PrepareCert, Vote};
 use crate::record::{self, Bar, RESUME, Record};
 use crate::wire;
+
+pub use self::replay::{Attached, Replay, attach};
 
 /// What a stopped custodian shows.
 #[derive(Debug)]
@@ -35,6 +40,13 @@ pub struct Report {
     pub batch_hashes: Vec<Hash>,
     /// The highest epoch that it has signed a Resume for.
     pub resumed: u64,
+}
+
+impl Report {
+    /// The height that comes after its certified head.
+    pub fn next_height(&self) -> u64 {
+        self.certified.as_ref().map_or(0, |(_, head)| head.height + 1)
+    }
 }
 
 /// What q custodians agree to go on from.
@@ -63,6 +75,28 @@ pub struct Plan {
     pub absent: Vec<u16>,
     /// Votes that could have been made a lock as well: to be named as a risk.
     pub passed_over: Vec<Vote>,
+}
+
+impl Plan {
+    /// What is signed, as a hash: two operators have the same plan if they have the same hash.
+    pub fn hash(&self) -> Hash {
+        resume_hash(&self.body.encode_to_vec())
+    }
+
+    /// The batches behind the head that must come next, as who voted for it or has locked it names them.
+    fn forced_batches(&self) -> impl Iterator<Item = Hash> {
+        let locked = self.body.lock.iter().flat_map(|lock| &lock.batch_hashes);
+        locked.chain(&self.body.batch_hashes).filter_map(|hash| Hash::from_slice(hash))
+    }
+}
+
+/// The hash of the plan that a signature is for.
+pub fn signed_hash(signature: &Msg) -> Option<Hash> {
+    matches!(signature.body, Body::Resume(_)).then(|| resume_hash(&signature.envelope().body))
+}
+
+fn resume_hash(body: &[u8]) -> Hash {
+    tagged("concordat/resume", &[body])
 }
 
 /// Why a Resume isn't planned or signed.
@@ -97,6 +131,51 @@ pub enum RecoverError {
         /// Which epoch.
         epoch: u64,
     },
+    /// The own vote can't be shown whole.
+    #[error(
+        "batch {hash} behind this custodian's own vote isn't in its store: the disk is damaged; leave this custodian out"
+    )]
+    NoBatch {
+        /// Which batch.
+        hash: Hash,
+    },
+    /// A head that was asked for isn't kept.
+    #[error(
+        "the head of height {height} isn't kept here; take those from the next height on, or from another custodian"
+    )]
+    NoHead {
+        /// Which height.
+        height: u64,
+    },
+    /// A vote can't be judged here.
+    #[error(
+        "a vote for head {needed} must be judged, and this custodian's state with what came with the reports goes up to the height before {next}: \
+         have one of those who hold the heads from {next} on report with them"
+    )]
+    Behind {
+        /// The height that comes next here.
+        next: u64,
+        /// That of the vote.
+        needed: u64,
+    },
+    /// The own state isn't what the group has signed.
+    #[error(
+        "this custodian computes head {height} as {computed}, the group has signed {certified}: its disk or its build is at fault"
+    )]
+    Diverged {
+        /// Which height.
+        height: u64,
+        /// What the group has signed.
+        certified: Hash,
+        /// What was computed.
+        computed: Hash,
+    },
+    /// A head can't be computed.
+    #[error("{0}")]
+    Stale(String),
+    /// The state can't be opened.
+    #[error(transparent)]
+    Ledger(#[from] concordat_ledger::OpenError),
     /// A message doesn't verify.
     #[error(transparent)]
     Message(#[from] MessageError),
@@ -159,7 +238,7 @@ fn seal(
 pub fn plan(
     context: &Context,
     reports: &[Msg],
-    rebuilds: impl Fn(&Vote, &[Hash]) -> bool,
+    rebuilds: impl Fn(&Vote, &[Hash]) -> Result<bool, RecoverError>,
 ) -> Result<Plan, RecoverError> {
     let mut by = BTreeMap::new();
     for message in reports {
@@ -197,7 +276,7 @@ pub fn plan(
             .count();
         let above = lock.is_none_or(|lock| vote.epoch > lock.vote.epoch);
         let enough = (same + later + (n - by.len()) + f) >= q;
-        if above && enough && rebuilds(&vote, &report.batch_hashes) {
+        if above && enough && rebuilds(&vote, &report.batch_hashes)? {
             possible.insert(vote, (same, &report.batch_hashes));
         }
     }
@@ -243,11 +322,11 @@ pub fn sign<S: Store>(
     identity: &dyn Identity,
     me: u16,
     reports: &[Msg],
-    rebuilds: impl Fn(&Vote, &[Hash]) -> bool,
+    rebuilds: impl Fn(&Vote, &[Hash]) -> Result<bool, RecoverError>,
 ) -> Result<Msg, RecoverError> {
     let plan = plan(context, reports, rebuilds)?;
     let mut record = Record::load(store, context)?.unwrap_or_else(lost);
-    let hash = tagged("concordat/resume", &[&plan.body.encode_to_vec()]);
+    let hash = plan.hash();
     match record.resumed {
         // The same again: its first signature may have been lost on the way.
         Some((epoch, signed)) if epoch == plan.epoch && signed == hash => {}

@@ -14,6 +14,7 @@ mod normal;
 mod openings;
 mod pace;
 mod recover;
+mod replay;
 mod rows;
 mod solo;
 mod spread;

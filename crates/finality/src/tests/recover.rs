@@ -23,7 +23,7 @@ fn reports(net: &Net<Law>, numbers: &[u16]) -> Vec<Msg> {
 
 fn signed(net: &Net<Law>, number: u16, reports: &[Msg]) -> Result<Msg, RecoverError> {
     let identity = &net.cluster.members[&number].identity;
-    sign(net.store(number).as_ref(), &net.cluster.context, identity, number, reports, |_, _| true)
+    sign(net.store(number).as_ref(), &net.cluster.context, identity, number, reports, |_, _| Ok(true))
 }
 
 /// Custodians 2, 3 and 4 are restored from one snapshot; 1 is as it was.
@@ -61,7 +61,7 @@ fn a_group_of_which_too_many_were_restored_goes_on_after_the_ceremony() {
     }
     // 4 doesn't take part.
     let shown = reports(&net, &[1, 2, 3]);
-    let planned = plan(&net.cluster.context, &shown, |_, _| true).unwrap();
+    let planned = plan(&net.cluster.context, &shown, |_, _| Ok(true)).unwrap();
     assert_eq!((planned.certified, planned.absent.clone()), (Some(1), vec![4]));
     let signatures: Vec<Msg> = [1, 2, 3].map(|n| signed(&net, n, &shown).unwrap()).to_vec();
     for number in [1, 2, 3] {
@@ -100,8 +100,8 @@ fn a_second_resume_of_one_epoch_is_refused_by_who_signed_the_first() {
     assert!(matches!(second, Err(RecoverError::Signed { .. })), "{second:?}");
     // Planned anew, with what it has signed, it is a later epoch.
     let anew = reports(&net, &[2, 3, 4]);
-    let before = plan(&net.cluster.context, &some, |_, _| true).unwrap().epoch;
-    assert!(plan(&net.cluster.context, &anew, |_, _| true).unwrap().epoch > before);
+    let before = plan(&net.cluster.context, &some, |_, _| Ok(true)).unwrap().epoch;
+    assert!(plan(&net.cluster.context, &anew, |_, _| Ok(true)).unwrap().epoch > before);
     assert!(signed(&net, 2, &anew).is_ok());
 }
 
@@ -121,7 +121,7 @@ fn nobody_signs_what_its_own_record_contradicts() {
     (1..=4).for_each(|n| net.kill(n));
     assert!(matches!(signed(&net, 1, &shown), Err(RecoverError::OtherRecord)));
     assert!(matches!(
-        plan(&net.cluster.context, &shown[..2], |_, _| true),
+        plan(&net.cluster.context, &shown[..2], |_, _| Ok(true)),
         Err(RecoverError::TooFew { got: 2, needed: 3 })
     ));
 }
@@ -145,7 +145,7 @@ fn lock(epoch: u64, id: u8) -> wire::PrepareCert {
 fn the_plan_follows_from_locks_votes_and_who_is_absent() {
     let context = &Cluster::four().context;
     let forced = |reports: &[Msg], rebuilds: bool| {
-        let plan = plan(context, reports, |_, _| rebuilds).unwrap();
+        let plan = plan(context, reports, |_, _| Ok(rebuilds)).unwrap();
         (plan.epoch, plan.forced.map(|vote| (vote.epoch, vote.id)))
     };
     let id = |id: u8| Hash::from_bytes([id; 32]);
@@ -165,7 +165,10 @@ fn the_plan_follows_from_locks_votes_and_who_is_absent() {
     assert_eq!(forced(&everyone, true), (7, Some((4, id(8)))));
     let contradiction =
         [made_up(1, 1, Some(lock(1, 8)), None), made_up(2, 1, Some(lock(1, 9)), None), nothing(3)];
-    assert!(matches!(plan(context, &contradiction, |_, _| true), Err(RecoverError::TwoLocks { epoch: 1 })));
+    assert!(matches!(
+        plan(context, &contradiction, |_, _| Ok(true)),
+        Err(RecoverError::TwoLocks { epoch: 1 })
+    ));
 }
 
 /// Resumes by so many, of an epoch, for a head after Head(0).
