@@ -28,6 +28,8 @@ mod machine_run;
 mod offices;
 #[path = "e2e/raw_client.rs"]
 mod raw_client;
+#[path = "e2e/recover.rs"]
+mod recover;
 #[path = "fuzz/src/shell/mod.rs"]
 mod shell;
 #[path = "e2e/support.rs"]

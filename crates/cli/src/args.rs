@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, bench, ceremony, demo, dev, evidence, get, history, key, list, machine, member, publish, send,
-    serve, statement, status, verify, watch,
+    backup, bench, ceremony, demo, dev, evidence, get, history, key, list, machine, member, publish, recover,
+    send, serve, statement, status, verify, watch,
 };
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
@@ -49,6 +49,9 @@ pub enum Command {
     Backup(backup::BackupArgs),
     /// Brings a custodian back from its backup, into quarantine
     Restore(backup::RestoreArgs),
+    /// After too many custodians were restored at once: their operators agree where the group goes on
+    #[command(subcommand)]
+    Recover(recover::RecoverCommand),
     /// Runs one custodian
     Serve(serve::ServeArgs),
     /// How custodians are: epoch, leader, certified height

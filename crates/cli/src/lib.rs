@@ -70,6 +70,7 @@ async fn run(command: Command, ui: Ui) -> Result<(), Failure> {
         Command::Share(command) => commands::member::share(command, ui).await,
         Command::Backup(args) => commands::backup::backup(&args, ui),
         Command::Restore(args) => commands::backup::restore(&args, ui),
+        Command::Recover(command) => commands::recover::run(command, ui).await,
         Command::Serve(args) => commands::serve::run(args, ui).await,
         Command::Status(args) => commands::status::run(args, ui).await,
         Command::Key(command) => commands::key::run(command, ui),

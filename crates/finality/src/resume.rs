@@ -153,7 +153,20 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
         let since_ms = self.now.mono_ms;
         self.relayed = Some(Relayed { height: head.height, since_ms, heard: BTreeMap::new() });
-        self.ask_all();
+        if self.start.asking() && head.roster != self.context.roster_hash {
+            // Under a roster of the past nobody in force answers: what its members know says nothing about the group.
+            self.start.leave();
+        }
+        if self.start.outside() {
+            self.keep_following();
+        } else {
+            self.ask_all();
+        }
+    }
+
+    /// The height of a head that relays hold and nobody has shown to this custodian.
+    pub(crate) fn relays_ahead(&self) -> Option<u64> {
+        self.relayed.as_ref().map(|relayed| relayed.height).filter(|height| *height >= self.next_height())
     }
 
     /// What a peer has certified, in answer to a question that was asked after the look at the relays.
@@ -176,7 +189,8 @@ impl<S: Store, R: Rules> Core<S, R> {
             return Ok(());
         }
         let waited = self.now.mono_ms >= relayed.since_ms + PATIENCE * timeout;
-        if waited && relayed.heard.len() + 1 >= q {
+        // Who only follows along has no vote that could contradict what is published; it takes in the heads that others show.
+        if waited && !self.start.outside() && relayed.heard.len() + 1 >= q {
             let alarm = Alarm::RelaysAhead { relays: relayed.height, known: known.checked_sub(1) };
             return Err(Fatal::Stop(alarm));
         }

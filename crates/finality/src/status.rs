@@ -50,6 +50,8 @@ pub struct Status {
     pub unreachable: Vec<u16>,
     /// The timeout in force, ms.
     pub timeout_ms: u64,
+    /// The height of a head that relays hold and nobody has shown to it.
+    pub relays_ahead: Option<u64>,
     /// Has it complained about the running epoch?
     pub complained: bool,
 }
@@ -76,6 +78,7 @@ impl<S: Store, R: Rules> Core<S, R> {
             evidence: self.evidence.values().map(|evidence| evidence.finding).collect(),
             unreachable: self.down.keys().copied().collect(),
             timeout_ms: self.timeout(),
+            relays_ahead: self.relays_ahead(),
             complained: self.epoch.complained.is_some(),
         }
     }

@@ -10,6 +10,7 @@
 //! * [`custodian`]: all of it put together, as a process;
 //! * [`keys`], [`dir`], [`config`]: sealed keys, a custodian's directory, its local configuration;
 //! * [`backup`]: one sealed file that brings a custodian back; another passphrase;
+//! * [`recover`]: the ceremony after too many were restored at once;
 //! * [`harden`]: no core dumps, no swap;
 //! * [`limits`]: every bound of this crate, with its reason.
 
@@ -26,6 +27,7 @@ pub mod harden;
 pub mod keys;
 pub mod limits;
 pub mod order;
+pub mod recover;
 pub mod relay;
 pub mod transport;
 

@@ -13,6 +13,7 @@ pub mod list;
 pub mod machine;
 pub mod member;
 pub mod publish;
+pub mod recover;
 pub mod send;
 pub mod serve;
 pub mod statement;

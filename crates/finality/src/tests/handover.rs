@@ -308,6 +308,44 @@ fn a_disk_from_before_the_change_is_noticed_under_the_next_roster() {
     assert!(in_force(&net, &roster));
 }
 
+/// Most of the old roster is back on disks from before the change, long after it, and the relays say that the group went on.
+#[test]
+fn disks_of_a_past_roster_follow_up_to_the_one_in_force_though_relays_are_ahead() {
+    let council = council();
+    let mut net = Net::<Law>::new(council.cluster, 7);
+    let machine = founded(&mut net);
+    net.kill(5);
+    let restored = [2, 3, 4];
+    let old: Vec<MemoryStore> =
+        restored.iter().map(|n| MemoryStore::restore(net.store(*n).snapshot())).collect();
+    net.start(5);
+    let roster = council.changed(&mut net, 1, "swap");
+    works(&mut net, &machine, 5);
+    // So long that nobody tells anybody of the newest head any more, but now and then.
+    net.run_until(120_000, |_| false);
+    let context = Context::stored(
+        net.store(1).clone(),
+        council.cluster.context.genesis.clone(),
+        &council.cluster.guests,
+    )
+    .unwrap();
+    let last = crate::record::last_head(net.store(1), &context).unwrap().unwrap();
+    restored.iter().for_each(|number| net.kill(*number));
+    for (number, disk) in restored.into_iter().zip(old) {
+        net.certified.remove(&number);
+        net.replace_store(number, disk);
+    }
+    restored.iter().for_each(|number| net.start(*number));
+    net.run_until(200, |_| false);
+    for number in restored {
+        net.relayed(number, &last.certificate.log);
+    }
+    let follow = |net: &Net<Law>| restored.iter().all(|n| net.alive(*n)) && in_force(net, &roster);
+    assert!(net.run_until(4_000, follow), "{}", net.report());
+    net.run_until(30_000, |_| false);
+    assert!(net.fatal.is_empty(), "{:?}", net.fatal);
+}
+
 #[test]
 fn a_change_under_crashes_ends_in_one_roster() {
     let council = council();

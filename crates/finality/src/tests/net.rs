@@ -325,6 +325,10 @@ impl<R: Rules<Scheme = crate::Frost>> Net<R> {
         self.input(number, Input::Resign);
     }
 
+    pub fn relayed(&mut self, number: u16, log: &ValidEvent) {
+        self.input(number, Input::Relayed(Box::new(log.clone())));
+    }
+
     pub fn inject(&mut self, to: u16, message: Msg) {
         self.input(to, Input::Message(message));
     }

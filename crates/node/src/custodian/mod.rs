@@ -9,15 +9,17 @@
 
 pub(crate) mod change;
 mod counter;
-mod db;
+pub(crate) mod db;
 mod desk;
 mod door;
 mod farewell;
 mod found;
 mod life;
 mod office;
+pub(crate) mod offline;
 mod outlet;
 mod reach;
+mod standstill;
 #[cfg(test)]
 mod tests;
 
@@ -265,6 +267,7 @@ async fn consensus(
         );
         tasks.spawn(watch);
     }
+    tasks.spawn(standstill::watch(desk.clone(), context.clone(), config.timeouts.epoch(), life.clone()));
     let (mut heads, parked, requests) = (outlet.heads(), outlet.clone(), desk.clone());
     tasks.spawn(async move {
         // Inputs that a relay brought before their machine was certified.

@@ -47,10 +47,12 @@ pub enum FileError {
         mode: u32,
     },
     /// Larger than any file of this kind.
-    #[error("{path} has more than {FILE_BYTES} bytes; it isn't what it should be")]
+    #[error("{path} has more than {most} bytes; it isn't what it should be")]
     TooLarge {
         /// Which file.
         path: PathBuf,
+        /// How many it may have.
+        most: u64,
     },
     /// What was written isn't what is read.
     #[error("{path} doesn't read back as written; the disk or its file system is at fault, nothing was kept")]
@@ -109,19 +111,24 @@ pub fn erase(path: &Path) -> Result<(), FileError> {
 
 /// Reads a file, at most [`FILE_BYTES`] of it.
 pub fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, FileError> {
+    read_most(path, hint, FILE_BYTES)
+}
+
+/// Reads a file of at most `most` bytes.
+pub fn read_most(path: &Path, hint: &'static str, most: u64) -> Result<Vec<u8>, FileError> {
     let file = File::open(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => FileError::Missing { path: path.to_owned(), hint },
         _ => FileError::Io { path: path.to_owned(), action: "opening", source },
     })?;
     let length = file.metadata().map_err(FileError::io(path, "reading the size"))?.len();
-    if length > FILE_BYTES {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+    if length > most {
+        return Err(FileError::TooLarge { path: path.to_owned(), most });
     }
     // Room for all of it at once: a growing vector would leave copies of secrets behind.
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
-    file.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(FileError::io(path, "reading"))?;
-    if bytes.len() as u64 > FILE_BYTES {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(FileError::io(path, "reading"))?;
+    if bytes.len() as u64 > most {
+        return Err(FileError::TooLarge { path: path.to_owned(), most });
     }
     Ok(bytes)
 }
@@ -185,7 +192,7 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
 
 fn finish(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     sync_directory(directory_of(path))?;
-    let back = zeroize::Zeroizing::new(read(path, "it was written a moment ago")?);
+    let back = zeroize::Zeroizing::new(read_most(path, "it was written a moment ago", bytes.len() as u64)?);
     if *back != bytes {
         return Err(FileError::ReadBack { path: path.to_owned() });
     }
