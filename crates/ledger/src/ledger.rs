@@ -260,14 +260,13 @@ impl<S: Store> Ledger<S> {
         wall_ms: u64,
     ) -> Result<Option<Refusal>, StoreError> {
         let Some(record) = self.record(machine)? else { return Ok(Some(Refusal::UnknownMachine)) };
+        // One for a machine that is done is ordered too: who comes a moment too late is told so in the log, signed.
         Ok(if self.has(&keys::request_key(machine, &event.id()))? {
             Some(Refusal::Duplicate)
         } else if request::too_old(event, record.started_ms) {
             Some(Refusal::TooOld)
         } else if request::too_new(event, wall_ms) {
             Some(Refusal::TooNew)
-        } else if record.state.is_done() {
-            Some(Refusal::Machine(concordat_machine::Reason::Done))
         } else {
             None
         })

@@ -250,8 +250,11 @@ fn a_vote_takes_one_of_each_key_while_it_is_open() {
     let requests = [&ballot(1, "blue"), &second, &ballot(2, "blue"), &ballot(3, "green")];
     assert_eq!(world.head(11_000, &requests).0, ["ok", "guard_false", "ok", "guard_false"]);
     assert_eq!(tally(&world, &machine), [0, 2]);
-    // At closing time the vote is closed, whatever the order of the batch.
-    assert_eq!(world.one(100_000, &late), "done");
+    // At closing time the vote is closed, whatever the order of the batch. Who is late is told so in the log, once.
+    world.head(100_000, &[]);
+    assert_eq!(world.ledger.judge(&late, START + 100_000).unwrap(), None);
+    assert_eq!(world.one(100_001, &late), "done");
+    assert_eq!(world.ledger.judge(&late, START + 100_002).unwrap().unwrap().code(), "duplicate");
     assert_eq!(world.value(&machine), json!("closed"));
     let result = json!({
         "question": "Which?", "votes": 2,
