@@ -212,7 +212,15 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Would a request be worth ordering now? A look at the certified state alone, before anything is ordered: `None`
-    /// is no promise, and what depends on the order in the log (`transition`, guards) isn't judged.
+    /// is no promise, and what depends on the order in the log (`transition`, guards, a machine's end) isn't judged.
+    ///
+    /// So what a machine won't take is ordered too, and rejected in the log. What bounds a flood of that is what bounds every
+    /// flood of inputs, and a machine that is done costs least of all, because nothing of it is evaluated: a custodian's queue
+    /// holds so many requests of one author, so many of all and so many bytes (`finality::limits::POOL_PER_AUTHOR`,
+    /// `POOL_PER_CUSTODIAN`, `POOL_BYTES`), queues are served in turn, and a head has at most
+    /// [`concordat_events::limits::REQUESTS_PER_HEAD`] requests, a batch [`concordat_events::limits::BATCH_BYTES`]. Each request is
+    /// ordered once, however often it is brought: its leaf stays, one of some 80 bytes, and makes it a `duplicate`. No fee
+    /// and no work is asked for, so an author with many keys can fill a custodian's queue; those of the others go on.
     pub fn judge(&self, event: &ValidEvent, wall_ms: u64) -> Result<Option<Refusal>, StoreError> {
         match Route::of(event, &self.genesis.group_key) {
             Err(error) => Ok(Some(request::unreadable(&error))),
