@@ -108,6 +108,7 @@ impl From<concordat_machine::Rejection> for Refusal {
 #[cfg(test)]
 mod tests {
     use concordat_machine::Reason as M;
+    use concordat_machine::dlc::Fault;
 
     use super::*;
 
@@ -146,6 +147,12 @@ mod tests {
             M::GuardCost,
             M::AssignError,
             M::EffectError,
+            M::Oracle(Fault::Malformed("")),
+            M::Oracle(Fault::Key),
+            M::Oracle(Fault::Event),
+            M::Oracle(Fault::Nonce),
+            M::Oracle(Fault::Outcome),
+            M::Oracle(Fault::Signature),
             M::OutputError,
             M::RecordError,
             M::TimerError,

@@ -3,6 +3,8 @@
 // `cfg(test)` is what tells clippy that helpers here may unwrap.
 #[cfg(test)]
 mod ledger {
+    #[path = "../../../machine/tests/machine/dlc_oracle.rs"]
+    mod dlc_oracle;
     pub mod world;
 
     mod admission;
@@ -11,6 +13,7 @@ mod ledger {
     mod heads;
     mod inputs;
     mod mail;
+    mod oracles;
     mod records;
     mod services;
     mod snapshots;

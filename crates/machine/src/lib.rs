@@ -16,6 +16,7 @@ mod behaviour;
 mod cel;
 mod context;
 mod definition;
+pub mod dlc;
 pub mod draw;
 mod engine;
 mod guard;

@@ -57,6 +57,16 @@ pub const COST_SHA256: u64 = 20;
 pub const COST_NPUB: u64 = 40;
 /// Work of a BIP340 verification, beside 4 units for 16 bytes of the message: some 40 us, 70 us for other lengths than 32.
 pub const COST_SCHNORR: u64 = 1_000;
+/// Work of one signature of an oracle, beside 4 units for 16 bytes of what is signed: always over 32 bytes, some 35 us.
+pub const COST_DLC_SIGNATURE: u64 = 700;
+/// Signatures of one attestation: an expression pays for as many and the announcement's. 20 binary digits, of which most
+/// oracles of prices make a number, and a sign.
+pub const DLC_SIGNATURES: usize = 24;
+/// Outcomes that an announcement may name.
+pub const DLC_OUTCOMES: usize = 256;
+/// Bytes of an event's id, an outcome or a unit.
+pub const DLC_STRING_BYTES: usize = 256;
+
 /// Work of reading a record: a look-up in the state.
 pub const COST_RECORD_READ: u64 = 100;
 /// Work of putting or removing a record: a look-up and two additions of curve points.

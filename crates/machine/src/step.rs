@@ -142,6 +142,8 @@ pub enum Reason {
     AssignError,
     /// The parameters of a raise, publish, send or start could not be evaluated.
     EffectError,
+    /// An oracle's announcement or attestation isn't taken.
+    Oracle(crate::dlc::Fault),
     /// A key or value of a record could not be evaluated, or breaks the limits of records.
     RecordError,
     /// The output of a final state or of the machine could not be evaluated.
@@ -173,6 +175,7 @@ impl Reason {
             Self::GuardCost => "guard_cost",
             Self::AssignError => "assign_error",
             Self::EffectError => "effect_error",
+            Self::Oracle(fault) => fault.code(),
             Self::RecordError => "record_error",
             Self::OutputError => "output_error",
             Self::TimerError => "timer_error",

@@ -16,6 +16,7 @@ pub mod definition;
 pub mod event;
 pub mod history;
 pub mod mend;
+pub mod oracle;
 pub mod peer_message;
 pub mod proof;
 pub mod record;
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("definition", definition::run),
     ("event", event::run),
     ("history", history::run),
+    ("oracle", oracle::run),
     ("peer_message", peer_message::run),
     ("proof", proof::run),
     ("record", record::run),

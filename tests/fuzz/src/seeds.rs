@@ -66,6 +66,10 @@ pub fn seeds() -> Vec<Seed> {
         add("cel", &format!("{n}"), [source.as_bytes(), b"\0", payload.as_bytes()].concat());
     }
 
+    // The announcement is dlcspecs' own; see crates/machine/tests/vectors.
+    add("oracle", "outcome", include_bytes!("../corpus/oracle/seed-outcome").to_vec());
+    add("oracle", "number", include_bytes!("../corpus/oracle/seed-number").to_vec());
+
     let history = history();
     let lines: Vec<&str> = history.public.iter().map(ValidEvent::json).collect();
     add("history", "whole", [&[1], lines.join("\n").as_bytes()].concat());

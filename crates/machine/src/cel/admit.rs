@@ -277,6 +277,8 @@ impl Admit<'_> {
                     ("npub", "encode") => (Func::NpubEncode, 1),
                     ("npub", "decode") => (Func::NpubDecode, 1),
                     ("schnorr", "verify") => (Func::SchnorrVerify, 3),
+                    ("dlc", "announcement") => (Func::DlcAnnouncement, 2),
+                    ("dlc", "attestation") => (Func::DlcAttestation, 2),
                     (_, "distinct") if call.args.is_empty() => {
                         return Ok(Some(Expr::Call(Func::Distinct, vec![self.expr(target, depth)?])));
                     }

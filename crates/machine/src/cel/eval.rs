@@ -8,6 +8,7 @@
 use super::value::{List, Object, Text, Val};
 use super::{At, Expr, Macro, Op, Root, TextOp};
 use crate::context::Context;
+use crate::dlc::Fault;
 use crate::limits;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -23,6 +24,8 @@ pub(crate) enum Failure {
     /// A CEL error: a missing field, a wrong type, an overflow. It begins with the place in the
     /// expression where there is one.
     Error(String),
+    /// An oracle's word that isn't taken, and why.
+    Oracle(Fault),
 }
 
 /// What is left to spend in a step.

@@ -64,6 +64,12 @@ impl<'a> Run<'a, '_> {
                 let signature = self.fixed(signature, 64, "a signature")?;
                 Ok(Val::Bool(verify(&key, &message, &signature)))
             }
+            (Func::DlcAnnouncement, [Val::List(expected), Val::Str(text)]) => {
+                self.announcement(expected, text.as_str())
+            }
+            (Func::DlcAttestation, [Val::List(announcements), Val::Str(text)]) => {
+                self.attestation(announcements, text.as_str())
+            }
             (Func::Timestamp, [Val::Str(s)]) => timestamp(s.as_str()).map_or_else(error, |n| Ok(Val::Int(n))),
             (Func::Duration, [Val::Str(s)]) => duration(s.as_str()).map_or_else(error, |n| Ok(Val::Int(n))),
             (Func::Distinct, [Val::List(list)]) => {
@@ -133,7 +139,7 @@ impl<'a> Run<'a, '_> {
     }
 
     /// May an expression make so many bytes? Pays for them.
-    fn fits(&mut self, len: usize) -> Result<(), Failure> {
+    pub(super) fn fits(&mut self, len: usize) -> Result<(), Failure> {
         if len > limits::STRING_BYTES {
             return Err(Failure::Cost(format!("a string has at most {} bytes", limits::STRING_BYTES)));
         }
@@ -150,6 +156,8 @@ fn cost(func: &Func) -> u64 {
         Func::NpubEncode | Func::NpubDecode => limits::COST_NPUB,
         Func::Bytes
         | Func::HexEncode
+        | Func::DlcAnnouncement
+        | Func::DlcAttestation
         | Func::HexDecode
         | Func::Base64Encode
         | Func::Base64Decode

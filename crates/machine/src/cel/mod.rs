@@ -18,6 +18,7 @@ mod admit;
 mod bip340;
 mod eval;
 mod functions;
+mod oracle;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -109,6 +110,10 @@ pub(crate) enum Func {
     /// `schnorr.verify(pubkey, message, signature) -> bool`: BIP340 over a message of any
     /// length; each argument is bytes or hex.
     SchnorrVerify,
+    /// `dlc.announcement(expected, text) -> map`: an oracle's announcement, verified.
+    DlcAnnouncement,
+    /// `dlc.attestation(announcements, text) -> map`: the outcome that an oracle attests, verified.
+    DlcAttestation,
     /// `timestamp("2027-01-31T12:00:00Z") -> int`: seconds since 1970 (RFC 3339).
     Timestamp,
     /// `duration("1h30m") -> int`: seconds.

@@ -204,6 +204,12 @@ impl Check {
             Func::HexDecode | Func::Base64Decode => (&[Str], Bytes),
             Func::NpubEncode | Func::NpubDecode => (&[Str], Str),
             Func::SchnorrVerify => (&[Str, Bytes], Bool),
+            Func::DlcAnnouncement | Func::DlcAttestation => {
+                let [list, text] = args else { return Ok(Type::Map) };
+                self.want(list, &[List])?;
+                self.want(text, &[Str])?;
+                return Ok(Type::Map);
+            }
             Func::Timestamp | Func::Duration => (&[Str], Int),
             Func::Distinct => (&[List], List),
             Func::RecordHas(_) => (&[Str], Bool),

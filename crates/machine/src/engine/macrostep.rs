@@ -411,5 +411,6 @@ pub(crate) fn rejection(failure: Failure, error: Reason, place: &str) -> Rejecti
     match failure {
         Failure::Cost(detail) => Rejection::new(Reason::GuardCost, format!("{place}: {detail}")),
         Failure::Error(detail) => Rejection::new(error, format!("{place}: {detail}")),
+        Failure::Oracle(fault) => Rejection::new(Reason::Oracle(fault), format!("{place}: {fault}")),
     }
 }
