@@ -55,7 +55,7 @@ impl Town {
         let mut town = Town { home, relay, layout, cluster, group, machine: String::new() };
         let made = town.run(&["key", "new"]).await;
         assert_eq!(made.status, 0, "{made}");
-        let published = town.run(&["publish", "counter.json", "--d", "counter"]).await;
+        let published = town.run(&["publish", "counter.json", "--d", "counter", "--timeout", "120"]).await;
         assert_eq!(published.status, 0, "{published}");
         town.machine = published.lines()[0]["machine"].as_str().unwrap().to_owned();
         town
