@@ -7,7 +7,7 @@ use concordat_events::head::Head;
 use concordat_store::Store;
 use prost::Message as _;
 
-use crate::core::{Core, Fatal};
+use crate::core::{Core, Fatal, Then};
 use crate::effect::Alarm;
 use crate::message::{Body, Message, Msg, PrepareCert};
 use crate::record::{Bar, RESUME};
@@ -183,8 +183,13 @@ impl<S: Store, R: Rules> Core<S, R> {
         let known = relayed.heard.values().copied().max().unwrap_or(0).max(next);
         if known > relayed.height {
             self.relayed = None;
-            if self.record.bar == Bar::None && self.start.running() {
-                self.repeats.clear(Slot::Question);
+            if self.start.running() {
+                if self.record.bar == Bar::None {
+                    self.repeats.clear(Slot::Question);
+                }
+                // An epoch that was entered meanwhile waits for this custodian's grant, and nobody complains about one that never
+                // opens.
+                self.out.then.push(Then::Grant);
             }
             return Ok(());
         }

@@ -364,3 +364,23 @@ fn while_the_relays_are_ahead_it_votes_for_nothing() {
     assert!(solo.sent.iter().all(|message| !matches!(&message.body, Body::Grant(_)) || message.sender != ME));
     assert!(!solo.alarms.iter().any(|alarm| matches!(alarm, Alarm::RelaysAhead { .. })));
 }
+
+/// Where exactly q can vote, an epoch that lacks one grant never opens, and nobody complains about it: that grant may be late, not lost.
+#[test]
+fn an_epoch_entered_while_the_relays_are_ahead_gets_its_grant_afterwards() {
+    let mut solo = Solo::<Law>::running();
+    let (batch, _) = solo.head(0);
+    let certificate = solo.signed(std::slice::from_ref(&batch)).unwrap();
+    let log = concordat_events::ValidEvent::parse(&certificate.log_event).unwrap();
+    solo.input(Input::Relayed(Box::new(log)));
+    for sender in [1, 2, 3] {
+        solo.complain(sender, 0);
+    }
+    assert_eq!(solo.decider.status().epoch, 1);
+    solo.wait(10);
+    assert!(solo.granted(1).is_empty(), "it may not vote yet");
+    // Somebody knows that head.
+    solo.answer(2, |answer| answer.certified = certificate.log_event.clone());
+    solo.wait(1_000);
+    assert!(!solo.granted(1).is_empty(), "the epoch waits for it");
+}
