@@ -1,7 +1,7 @@
 //! The services of docs/machines, each as its people use it: the command line, a real relay, custodians as real processes. One
 //! cluster carries them all; at the end its whole history is verified from the relay's events alone.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use concordat_cli::user::outcome::settle;
 use concordat_events::{Hash, Head, ValidEvent};
@@ -65,7 +65,6 @@ async fn stated(town: &Town, machine: &str) -> Vec<Value> {
         }
         assert_eq!(ran.error()["code"], "no_statement", "{ran}");
         assert!(began.elapsed() < WAIT, "no statement of {machine} in time");
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

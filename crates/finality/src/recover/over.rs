@@ -1,7 +1,7 @@
 //! A store that leaves the one below as it is: what is written stays in memory, over what is read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::sync::{PoisonError, RwLock};
 
 use concordat_store::{Entry, Op, Order, Store, StoreError, WriteBatch};
@@ -36,20 +36,10 @@ impl<S: Store> Store for Over<S> {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
         let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
-        let within = |key: &[u8]| {
-            let after = match from {
-                Bound::Included(from) => key >= from,
-                Bound::Excluded(from) => key > from,
-                Bound::Unbounded => true,
-            };
-            let before = match to {
-                Bound::Included(to) => key <= to,
-                Bound::Excluded(to) => key < to,
-                Bound::Unbounded => true,
-            };
-            after && before
-        };
-        let over: Vec<(&Vec<u8>, &Option<Vec<u8>>)> = written.iter().filter(|(key, _)| within(key)).collect();
+        let over: Vec<(&Vec<u8>, &Option<Vec<u8>>)> = written
+            .iter()
+            .filter(|(key, _)| RangeBounds::<[u8]>::contains(&(from, to), key.as_slice()))
+            .collect();
         // As many more as may be hidden.
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> =
             self.below.scan(from, to, order, limit.saturating_add(over.len()))?.into_iter().collect();
