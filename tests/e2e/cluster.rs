@@ -20,6 +20,7 @@ async fn what_a_cluster_lives_through() {
     let _turn = TURN.lock().await;
     let mut town = Town::found(4).await;
     both_doors(&town).await;
+    crate::secrets::stay_where_they_are_used(&town).await;
     rubbish(&town).await;
     each_killed(&mut town).await;
     half_dead(&mut town).await;
