@@ -22,6 +22,7 @@ async fn what_a_cluster_lives_through() {
     both_doors(&town).await;
     crate::secrets::stay_where_they_are_used(&town).await;
     rubbish(&town).await;
+    renewed_certificate(&town).await;
     each_killed(&mut town).await;
     half_dead(&mut town).await;
     second_process(&town).await;
@@ -152,6 +153,34 @@ async fn rubbish(town: &Town) {
     let failure = town.group.relays.publish(&forged).await.unwrap_err();
     assert_eq!(failure.code, "not_published", "{failure}");
     town.goes_on().await;
+}
+
+/// A custodian's TLS certificate becomes another one while it runs, by its own operator's command alone. What follows needs its
+/// connections to all others, made anew.
+async fn renewed_certificate(town: &Town) {
+    let config = town.layout.dirs()[3].join("custodian.toml");
+    let made = town.run(&["key", "certificate", "--config", config.to_str().unwrap()]).await;
+    assert_eq!(made.status, 0, "{made}");
+    let pin = made.lines()[0]["pin"].clone();
+    let before = town.cluster.clients()[3].clone();
+    let after = format!("{}#{}", before.address, pin.as_str().unwrap());
+    let shown = async {
+        loop {
+            let asked = town.run_with(&["status"], &after).await;
+            if asked.status == 0 {
+                return asked;
+            }
+        }
+    };
+    let shown = tokio::time::timeout(WAIT, shown).await.unwrap_or_else(|_| panic!("{after} isn't served"));
+    let said = &shown.lines()[0]["details"]["certificate"];
+    assert_eq!((&said["pin"], said["state"].as_str()), (&pin, Some("valid")), "{shown}");
+    let earlier = town.run_with(&["status"], &before.to_string()).await;
+    assert_eq!(
+        (earlier.status, earlier.error()["code"].as_str()),
+        (3, Some("custodian_unreachable")),
+        "{earlier}"
+    );
 }
 
 /// Whoever is dead, the other three go on; who comes back catches up.

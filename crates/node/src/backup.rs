@@ -13,8 +13,9 @@ use concordat_threshold::KeyShare;
 use prost::Message as _;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::certificate;
 use crate::config::{Config, ConfigError};
-use crate::dir::{CustodianDir, DirError, is_share, shares_in};
+use crate::dir::{CustodianDir, DirError, card_in, is_share, shares_in};
 use crate::handover::ACCEPTED;
 use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError, seal};
@@ -23,8 +24,16 @@ use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError, seal};
 const VERSION: u32 = 1;
 
 /// The files of a directory that a backup holds, beside its shares. `db/` is none of them, on purpose.
-const FILES: [&str; 7] =
-    ["custodian.toml", "keys.age", "card.json", "proposal.json", "genesis.json", "cluster", ACCEPTED];
+const FILES: [&str; 8] = [
+    "custodian.toml",
+    "keys.age",
+    "card.json",
+    certificate::FILE,
+    "proposal.json",
+    "genesis.json",
+    "cluster",
+    ACCEPTED,
+];
 
 /// Why there is no backup, or no restored directory.
 #[derive(Debug, thiserror::Error)]
@@ -211,6 +220,7 @@ pub fn change_passphrase(config: &Path, new_file: &Path) -> Result<(), BackupErr
 fn examine(dir: &Path, name: &str, passphrase: &Passphrase) -> Result<Subject, BackupError> {
     let keys = CustodianKeys::open(&dir.join("keys.age"), passphrase)?;
     let missing = || BackupError::NotFounded(dir.to_owned());
+    certificate::in_use(dir, &keys, &card_in(dir)?)?;
     // Which of them is in force stands in certified state; all must open.
     let mut shares = Vec::new();
     for path in shares_in(dir)? {

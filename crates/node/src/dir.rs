@@ -5,6 +5,7 @@
 //! | `custodian.toml` | local configuration, no secrets |
 //! | `keys.age`, `share.age` | sealed keys; the key share |
 //! | `card.json` | who this custodian is, for the others |
+//! | `tls.age`, `certificates.json` | its TLS certificate and key, if renewed; the newest of others' that were seen |
 //! | `proposal.json`, `genesis.json` | what was proposed, what all founders signed |
 //! | `change.json`, `share-<transcript>.age` | the change of roster that the operator has accepted; the shares that came of changes |
 //! | `ceremony.json`, `abort` | how far the ceremony is; the operator's wish to end it |
@@ -18,9 +19,11 @@ use concordat_events::{Hash, SignedGenesis};
 use concordat_threshold::{KeyError, KeyShare};
 
 use crate::ceremony::{Card, CardError, Proposal, ProposalError};
+use crate::certificate;
 use crate::config::{Config, ConfigError};
 use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError};
+use crate::transport::Certificate;
 
 /// The file that says that the operator ended the ceremony.
 pub const ABORT: &str = "abort";
@@ -58,6 +61,14 @@ pub enum DirError {
         path: PathBuf,
         /// What is wrong with it.
         error: CardError,
+    },
+    /// Its TLS certificate, or what it has seen of others'.
+    #[error("{path}: {what}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// Its proposal.
     #[error("{path}: {error}")]
@@ -255,12 +266,12 @@ impl CustodianDir {
 
     /// The card.
     pub fn card(&self) -> Result<Card, DirError> {
-        let path = self.file("card.json");
-        let text = self.text(
-            &path,
-            "it is made with the custodian's directory; `concordat dev up` makes whole clusters",
-        )?;
-        Card::parse(&text).map_err(|error| DirError::Card { path, error })
+        card_in(&self.path)
+    }
+
+    /// The TLS certificate that this custodian shows, with its key.
+    pub fn certificate(&self, keys: &CustodianKeys) -> Result<Certificate, DirError> {
+        certificate::in_use(&self.path, keys, &self.card()?)
     }
 
     /// Writes the card of a new custodian.
@@ -349,8 +360,19 @@ impl CustodianDir {
     }
 
     fn text(&self, path: &Path, hint: &'static str) -> Result<String, DirError> {
-        String::from_utf8(file::read(path, hint)?).map_err(|_| DirError::Text(path.to_owned()))
+        text(path, hint)
     }
+}
+
+/// The card of the custodian in a directory, which may be running.
+pub(crate) fn card_in(dir: &Path) -> Result<Card, DirError> {
+    let path = dir.join("card.json");
+    let hint = "it is made with the custodian's directory; `concordat dev up` makes whole clusters";
+    Card::parse(&text(&path, hint)?).map_err(|error| DirError::Card { path, error })
+}
+
+fn text(path: &Path, hint: &'static str) -> Result<String, DirError> {
+    String::from_utf8(file::read(path, hint)?).map_err(|_| DirError::Text(path.to_owned()))
 }
 
 #[cfg(test)]

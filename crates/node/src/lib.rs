@@ -9,6 +9,7 @@
 //! * [`evidence`]: what signed messages show against a custodian, checked by anybody;
 //! * [`custodian`]: all of it put together, as a process;
 //! * [`keys`], [`dir`], [`config`]: sealed keys, a custodian's directory, its local configuration;
+//! * [`certificate`]: another TLS certificate for a custodian that runs;
 //! * [`backup`]: one sealed file that brings a custodian back; another passphrase;
 //! * [`recover`]: the ceremony after too many were restored at once;
 //! * [`harden`]: no core dumps, no swap;
@@ -16,6 +17,7 @@
 
 pub mod backup;
 pub mod ceremony;
+pub mod certificate;
 pub mod client;
 pub mod config;
 pub mod custodian;

@@ -1,8 +1,11 @@
 //! `key new`: a new identity. The secret goes to a file that only its owner reads; what is printed is public.
+//! `key passphrase` and `key certificate`: what a custodian's operator renews by itself.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use concordat_node::certificate::{RenewError, renew};
 use nostr::nips::nip19::ToBech32;
 use serde_json::json;
 
@@ -17,6 +20,16 @@ pub enum KeyCommand {
     New(NewArgs),
     /// Seals a custodian's keys under another passphrase; it must not be running
     Passphrase(PassphraseArgs),
+    /// Makes another TLS certificate for a custodian, vouched for by its identity; a running one shows it at once
+    Certificate(CertificateArgs),
+}
+
+/// Arguments of `key certificate`.
+#[derive(Args, Debug)]
+pub struct CertificateArgs {
+    /// The custodian's configuration; it may be running
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
 }
 
 /// Arguments of `key passphrase`.
@@ -43,6 +56,7 @@ pub fn run(command: KeyCommand, ui: Ui) -> Result<(), Failure> {
     let out = match command {
         KeyCommand::New(NewArgs { out }) => out,
         KeyCommand::Passphrase(args) => return passphrase(&args, ui),
+        KeyCommand::Certificate(args) => return certificate(&args, ui),
     };
     let path = out.or_else(keys::default_file).ok_or_else(|| {
         Failure::usage(
@@ -67,5 +81,32 @@ fn passphrase(args: &PassphraseArgs, ui: Ui) -> Result<(), Failure> {
     let file = &args.new_passphrase_file;
     ui.result(&json!({"config": args.config, "passphrase_file": file}), || file.display().to_string())?;
     ui.note("backups made before open with the old passphrase only: make a new one");
+    Ok(())
+}
+
+fn certificate(args: &CertificateArgs, ui: Ui) -> Result<(), Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let made = renew(&args.config, now).map_err(|error| {
+        let text = error.to_string();
+        match error {
+            RenewError::NotFounded(_) => Failure::not_ready(
+                "not_founded",
+                text,
+                "`ceremony join` in a new directory makes another card",
+            ),
+            RenewError::Make(_) => Failure::check("certificate", text, ""),
+            RenewError::Dir(_) => Failure::not_ready("custodian_dir", text, ""),
+        }
+    })?;
+    let pin = made.pin.to_string();
+    let days = made.term.until.saturating_sub(now) / 86_400;
+    ui.result(
+        &json!({"pin": pin, "since": made.term.since, "until": made.term.until, "resumed": made.resumed}),
+        || format!("{pin}, to be renewed within {days} days"),
+    )?;
+    if made.resumed {
+        ui.note("an earlier call was interrupted when the certificate was made: this one has ended it");
+    }
+    ui.note("users know this custodian by its pin: give them the new one; then make a new backup");
     Ok(())
 }

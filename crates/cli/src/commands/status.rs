@@ -71,6 +71,9 @@ fn say(address: &CustodianAddress, status: &Status, ui: Ui) -> Result<(), Failur
         "state": status.state,
         "details": details,
     });
+    if let Some(warning) = details.pointer("/certificate/warning").and_then(Value::as_str) {
+        ui.warn(&format!("{}: {warning}", address.address));
+    }
     ui.result(&value, || {
         let more = if details.is_null() { String::new() } else { format!("  {details}") };
         format!(

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status as Code};
 use super::api::{ClientHandler, HandlerError, MachineView};
 use super::tls;
 use crate::proto::client as wire;
+use crate::transport::Shown;
 use wire::client_server::{Client as Service, ClientServer};
 
 /// Connections at a time; a user needs one.
@@ -93,14 +94,13 @@ impl Drop for Server {
     }
 }
 
-/// Serves users at an address. `certificate` is DER, `key` PKCS#8 DER.
+/// Serves users at an address, with a certificate that may be another one any time.
 pub async fn serve<H: ClientHandler>(
     address: SocketAddr,
-    certificate: &[u8],
-    key: &[u8],
+    shown: Shown,
     handler: Arc<H>,
 ) -> Result<Server, ServeError> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls::server(certificate, key)?));
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server(shown)?));
     let listen = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;

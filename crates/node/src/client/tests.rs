@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 use crate::keys::pin_of;
-use crate::transport::Certificate;
+use crate::transport::{Certificate, Shown};
 
 fn event(kind: u16, content: &str) -> ValidEvent {
     let signed = EventBuilder::new(Kind::from_u16(kind), content).sign_with_keys(&Keys::generate());
@@ -91,7 +91,7 @@ async fn running() -> Running {
     let log = event(400, "{}");
     let handler = Custodian { certify: certified, log: log.clone(), views: Some(watched).into() };
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let server = serve(any, made.der(), made.key_der(), Arc::new(handler)).await.unwrap();
+    let server = serve(any, Shown::new(&made).unwrap(), Arc::new(handler)).await.unwrap();
     let address = CustodianAddress { address: server.address().to_string(), pin: pin_of(made.der()) };
     Running { server, certify, views, address, log }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use concordat_events::Hash;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 
 use crate::keys::pin_of;
+use crate::transport::Shown;
 
 /// HTTP/2, which gRPC needs.
 const ALPN: &[u8] = b"h2";
@@ -19,13 +20,12 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The custodian's side. `key` is PKCS#8 DER.
-pub(super) fn server(certificate: &[u8], key: &[u8]) -> Result<ServerConfig, Error> {
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
+/// The custodian's side.
+pub(super) fn server(own: Shown) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(vec![CertificateDer::from(certificate.to_vec())], key)?;
+        .with_cert_resolver(Arc::new(own));
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
 }

@@ -15,6 +15,7 @@ use super::Process;
 use super::db::Db;
 use super::desk::Desk;
 use super::outlet::Outlet;
+use super::shown::Current;
 use crate::client::{
     CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Status,
     UpdateStream,
@@ -38,6 +39,8 @@ pub(crate) struct Counter {
     addresses: BTreeMap<u16, String>,
     /// The change of roster that the operator has accepted.
     handover: Option<Arc<Handover>>,
+    /// The TLS certificate that it shows.
+    shown: watch::Receiver<Current>,
 }
 
 fn stopped() -> HandlerError {
@@ -60,8 +63,9 @@ impl Counter {
         db: Db,
         addresses: BTreeMap<u16, String>,
         handover: Option<Arc<Handover>>,
+        shown: watch::Receiver<Current>,
     ) -> Self {
-        Counter { context, desk, groups, outlet, publishing, peers, db, addresses, handover }
+        Counter { context, desk, groups, outlet, publishing, peers, db, addresses, handover, shown }
     }
 
     /// The outcome of a request that is certified already.
@@ -167,6 +171,7 @@ impl ClientHandler for Counter {
             })).collect::<Vec<_>>(),
             "office": office,
             "change": self.handover.as_ref().map(|handover| handover.status().to_json()),
+            "certificate": self.shown.borrow().to_json(super::shown::now()),
             "unreachable": status.unreachable,
             "quorum": self.context.q(),
             "custodians": self.context.roster.n(),

@@ -84,7 +84,7 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
         .await
         .map_err(|error| RunError::Internal(error.to_string()))??;
     let keys = Arc::new(keys);
-    let certificate = keys.certificate(dir.card()?.certificate());
+    let certificate = dir.certificate(&keys)?;
     let (genesis, accepted) = (dir.genesis()?, Accepted::read(dir.path())?);
     // Who came into office later never had the founders' proposal.
     let proposal = match dir.proposal() {

@@ -19,6 +19,7 @@ mod office;
 pub(crate) mod offline;
 mod outlet;
 mod reach;
+mod shown;
 mod standstill;
 #[cfg(test)]
 mod tests;
@@ -40,13 +41,14 @@ use self::door::Door;
 use self::found::Founded;
 use self::office::Standing;
 use self::outlet::Outlet;
+use crate::certificate;
 use crate::client;
 use crate::config::ClientListen;
 use crate::engine::{self, Groups, Inbox, Outside, Setting};
 use crate::handover::Handover;
 use crate::order::{self, ThreadFlusher, TokioRuntime};
 use crate::relay::{Interest, LinkOptions, NostrLink, Outward, PublishPolicy, RelayLink};
-use crate::transport::{Listener, Peers};
+use crate::transport::{Certificate, Listener, Peers};
 
 /// How long open calls may take when a custodian stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -143,10 +145,11 @@ async fn consensus(
     life: &mpsc::UnboundedSender<Life>,
 ) -> Result<End, RunError> {
     let Founded { dir, config, keys, accepted, genesis, addresses, certificate, db, session } = founded;
-    let for_peers = keys.certificate(certificate.der().to_vec());
+    let for_peers = Certificate::from_der(certificate.der().to_vec(), certificate.key_der().clone());
     let group = genesis.group_key;
     let standing = Standing::read(&dir, &keys, &db, &genesis, accepted.as_ref(), addresses)?;
-    let (pins, members) = (standing.pins(), standing.members(&config.peers));
+    let (pins, members) = (standing.pins(&certificate::seen(&dir)?), standing.members(&config.peers));
+    let newest = pins.newest();
     let (change, proposed) = (standing.change(), standing.proposed.is_some());
     let Standing { context, me, share, addresses, .. } = standing;
     let context = Arc::new(context);
@@ -229,6 +232,7 @@ async fn consensus(
     // The ways in: peers, users, relays.
     let door = Door::new(context.clone(), desk.clone(), groups.clone(), session, handover.clone());
     let door = Arc::new(door);
+    let shown_now = watch::Sender::new(shown::Current::of(&certificate));
     let serving = listener.serve(&certificate, pins, door)?;
     let counter = Arc::new(Counter::new(
         context.clone(),
@@ -240,22 +244,29 @@ async fn consensus(
         db.clone(),
         addresses,
         handover.clone(),
+        shown_now.subscribe(),
     ));
     let server = match config.client_listen {
         ClientListen::Off => None,
-        ClientListen::At(address) => {
-            Some(client::serve(address, certificate.der(), certificate.key_der(), counter).await?)
-        }
+        ClientListen::At(address) => Some(client::serve(address, serving.shown().clone(), counter).await?),
     };
-    let users =
-        server.as_ref().map(|server| format!("{}#{}", server.address(), hex::encode(certificate.pin().0)));
-    let _ = life.send(Life::Listening {
-        name: config.name.clone(),
-        peers: serving.address().to_string(),
-        client: users,
-    });
+    let (name, for_peers) = (config.name.clone(), serving.address().to_string());
+    let for_users = server.as_ref().map(|server| server.address());
+    let listening = move |pin| {
+        let client = for_users.map(|address| format!("{address}#{pin}"));
+        Life::Listening { name: name.clone(), peers: for_peers.clone(), client }
+    };
+    let _ = life.send(listening(certificate.pin()));
 
     let mut tasks = tokio::task::JoinSet::new();
+    let doors = shown::Doors {
+        shown: serving.shown().clone(),
+        peers: peers.clone(),
+        current: shown_now,
+        listening: Box::new(listening),
+    };
+    tasks.spawn(shown::watch(dir.clone(), keys.clone(), doors, life.clone()));
+    tasks.spawn(shown::keep(dir.clone(), newest));
     let reach = Arc::new(reach::Reach::new(context.q(), life.clone()));
     for member in context.roster.numbers().filter(|number| *number != me) {
         let watch = reach.clone().watch(

@@ -99,9 +99,10 @@ impl Standing {
         Ok(Standing { context, me, share, proposed, known, addresses })
     }
 
-    /// The pins of everybody known.
-    pub fn pins(&self) -> Pins {
-        Pins::new(self.known.iter().map(|member| (member.number, Pin(*member.certificate.as_bytes()))))
+    /// The pins of everybody known. `seen`: when the newest certificates were made that were seen before.
+    pub fn pins(&self, seen: &BTreeMap<u16, u64>) -> Pins {
+        let pin = |member: &Custodian| Pin(*member.certificate.as_bytes());
+        Pins::vouched(self.known.iter().map(|member| (member.number, pin(member), member.identity)), seen)
     }
 
     /// The ways to everybody else; `local` are addresses that are other ones here.

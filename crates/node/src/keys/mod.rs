@@ -140,7 +140,7 @@ impl CustodianKeys {
         &self.tls
     }
 
-    /// The TLS certificate (DER, from the card) with its key.
+    /// The first TLS certificate (DER, from the card) with its key.
     pub fn certificate(&self, der: Vec<u8>) -> Certificate {
         Certificate::from_der(der, self.tls.clone())
     }
@@ -148,6 +148,15 @@ impl CustodianKeys {
     /// Seals bytes so that only these keys open them, writes them to a new file, reads it back and opens it.
     pub fn seal_new(&self, path: &Path, plain: &[u8]) -> Result<(), SealError> {
         file::write_new(path, &seal::seal_to(path, &self.storage.to_public(), plain)?)?;
+        if *self.unseal(path, "it was written a moment ago")? != plain {
+            return Err(FileError::ReadBack { path: path.to_owned() }.into());
+        }
+        Ok(())
+    }
+
+    /// Seals bytes so that only these keys open them and writes them in the place of what the file may hold, reads it back and opens it.
+    pub fn seal_in_place(&self, path: &Path, plain: &[u8]) -> Result<(), SealError> {
+        file::replace(path, &seal::seal_to(path, &self.storage.to_public(), plain)?)?;
         if *self.unseal(path, "it was written a moment ago")? != plain {
             return Err(FileError::ReadBack { path: path.to_owned() }.into());
         }

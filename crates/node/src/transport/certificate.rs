@@ -1,11 +1,16 @@
 //! A custodian's self-signed certificate, and the pin by which the others know it.
 
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+use super::vouched::{self, Term};
+use crate::keys::CustodianKeys;
 
 /// The name in every custodian's certificate. It means nothing: pins identify.
 pub(super) const NAME: &str = "custodian";
@@ -54,15 +59,25 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes a key and a certificate for it, signed by itself. Uses the system's randomness.
+    /// Makes a key and a certificate for it, signed by itself. Uses the system's randomness and clock.
     ///
     /// # Errors
     /// [`CertificateError::Make`].
     pub fn generate() -> Result<Self, CertificateError> {
-        let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()])
-            .map_err(|error| CertificateError::Make(error.to_string()))?;
-        let key = Zeroizing::new(made.signing_key.serialize_der());
-        Ok(Self { der: made.cert.der().clone(), key })
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (params, key) = begin(Term::beginning(now, None))?;
+        finish(&params, &key)
+    }
+
+    /// Makes a key and a certificate for it that the identity of these keys vouches for. Uses the system's randomness.
+    ///
+    /// # Errors
+    /// [`CertificateError::Make`].
+    pub fn vouched_for(keys: &CustodianKeys, term: Term) -> Result<Self, CertificateError> {
+        let (mut params, key) = begin(term)?;
+        let signature = keys.sign(&vouched::digest(&key.subject_public_key_info(), term));
+        params.custom_extensions.push(vouched::extension(&keys.public_key(), &signature));
+        finish(&params, &key)
     }
 
     /// A stored certificate: DER, and its key as PKCS#8 DER.
@@ -83,6 +98,16 @@ impl Certificate {
             expected: "one PEM PRIVATE KEY (PKCS#8)",
         })?;
         Ok(Self { der, key: Zeroizing::new(key.secret_pkcs8_der().to_vec()) })
+    }
+
+    /// From when to when it is meant to be used. `None` if it isn't X.509 with such dates.
+    pub fn term(&self) -> Option<Term> {
+        vouched::term(&self.der)
+    }
+
+    /// Does the identity of these keys vouch for it?
+    pub fn is_vouched_for(&self, keys: &CustodianKeys) -> bool {
+        vouched::vouched(&self.der).is_some_and(|vouched| vouched.identity == keys.public_key())
     }
 
     /// What goes into the roster.
@@ -108,4 +133,26 @@ impl Certificate {
     pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.to_vec()))
     }
+}
+
+fn make(error: rcgen::Error) -> CertificateError {
+    CertificateError::Make(error.to_string())
+}
+
+fn begin(term: Term) -> Result<(CertificateParams, KeyPair), CertificateError> {
+    let mut params = CertificateParams::new(vec![NAME.to_owned()]).map_err(make)?;
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    // X.509 knows no year after 9999.
+    let most = rcgen::date_time_ymd(9999, 12, 31);
+    let date = |seconds: u64| {
+        let from = i64::try_from(seconds).ok().filter(|seconds| *seconds < (most - epoch).whole_seconds());
+        from.map_or(most, |_| epoch + Duration::from_secs(seconds))
+    };
+    (params.not_before, params.not_after) = (date(term.since), date(term.until));
+    Ok((params, KeyPair::generate().map_err(make)?))
+}
+
+fn finish(params: &CertificateParams, key: &KeyPair) -> Result<Certificate, CertificateError> {
+    let made = params.self_signed(key).map_err(make)?;
+    Ok(Certificate { der: made.der().clone(), key: Zeroizing::new(key.serialize_der()) })
 }

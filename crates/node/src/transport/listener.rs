@@ -18,9 +18,9 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::PeerHandler;
-use super::certificate::{Certificate, Pin, pin};
+use super::certificate::{Certificate, Pin};
 use super::service::Service;
-use super::tls::{self, Pins, TlsError};
+use super::tls::{self, Pins, Shown, TlsError};
 use crate::limits;
 use crate::proto::peer::peer_server::PeerServer;
 
@@ -96,7 +96,8 @@ impl Listener {
         pins: Pins,
         handler: Arc<H>,
     ) -> Result<Serving, TlsError> {
-        let acceptor = TlsAcceptor::from(tls::server(certificate, pins.clone())?);
+        let shown = Shown::new(certificate)?;
+        let acceptor = TlsAcceptor::from(tls::server(shown.clone(), pins.clone())?);
         let (stop, stopped) = watch::channel(Phase::Serving);
         let (accepted, incoming) = mpsc::channel(limits::MAX_HANDSHAKES);
         let accepting = tokio::spawn(accept(self.socket, acceptor, pins.clone(), accepted, stopped.clone()));
@@ -119,13 +120,14 @@ impl Listener {
                 tracing::error!(%error, "the peer listener failed");
             }
         });
-        Ok(Serving { address: self.address, stop, accepting, serving })
+        Ok(Serving { address: self.address, shown, stop, accepting, serving })
     }
 }
 
 /// A listener at work. Dropping it stops it without waiting.
 pub struct Serving {
     address: SocketAddr,
+    shown: Shown,
     stop: watch::Sender<Phase>,
     accepting: JoinHandle<()>,
     serving: JoinHandle<()>,
@@ -135,6 +137,11 @@ impl Serving {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it shows to those who connect; another one may be shown any time.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// Takes no more connections, lets open calls finish for [`limits::SHUTDOWN_GRACE`], then cuts them.
@@ -214,9 +221,10 @@ async fn shake(stream: TcpStream, acceptor: TlsAcceptor, pins: &Pins, open: Open
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let refused = |why: &str| io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned());
-    let pin = pin(certificate.ok_or_else(|| refused("it showed no certificate"))?);
+    let certificate = certificate.ok_or_else(|| refused("it showed no certificate"))?;
     // Verified in the handshake; the roster may have changed since.
-    let number = pins.member(&pin).ok_or_else(|| refused("its certificate is no member's"))?;
+    let peer = pins.member(certificate).ok_or_else(|| refused("its certificate is no member's"))?;
+    let number = peer.number;
     {
         let mut counts = open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(number).or_default();
@@ -225,7 +233,7 @@ async fn shake(stream: TcpStream, acceptor: TlsAcceptor, pins: &Pins, open: Open
         }
         *count += 1;
     }
-    Ok(Connection { stream, peer: PeerConnection { number, pin }, _counted: Counted { open, number } })
+    Ok(Connection { stream, peer, _counted: Counted { open, number } })
 }
 
 /// Who is on the other end of a connection.
@@ -233,6 +241,8 @@ async fn shake(stream: TcpStream, acceptor: TlsAcceptor, pins: &Pins, open: Open
 pub(super) struct PeerConnection {
     pub number: u16,
     pub pin: Pin,
+    /// When its certificate was made, if its identity vouches for it; else zero.
+    pub since: u64,
 }
 
 /// Counts a connection until it is dropped.
@@ -317,6 +327,7 @@ mod tests {
         };
         let serving = Serving {
             address,
+            shown: Shown::new(&Certificate::generate().unwrap()).unwrap(),
             stop: watch::channel(Phase::Serving).0,
             accepting: tokio::spawn(pausing),
             serving: tokio::spawn(async {}),

@@ -1,7 +1,7 @@
-//! Custodian to custodian: gRPC with mutual TLS, certificates pinned in the roster.
+//! Custodian to custodian: gRPC with mutual TLS, certificates that follow from the roster.
 //!
-//! * There is no authority: a connection stands only if the other side shows exactly the certificate pinned for a
-//!   member. Its number comes from that certificate, never from a body.
+//! * There is no authority: a connection stands only if the other side shows the certificate pinned for a member, or a later
+//!   one that the member's identity vouches for. Its number comes from that certificate, never from a body.
 //! * [`Listener`] binds first and reports its port, then serves a [`PeerHandler`]; [`Peers`] reaches the others.
 //! * Everything is bounded: sizes, queues, calls at a time, messages per second, connections, handshakes, waiting.
 //!
@@ -16,6 +16,7 @@ mod rate;
 mod service;
 mod tls;
 mod traffic;
+mod vouched;
 
 use std::future::Future;
 
@@ -25,8 +26,9 @@ pub use certificate::{Certificate, CertificateError, Pin, pin};
 pub use listener::{BindError, Listener, Serving};
 pub use peers::{CallError, Member, Peers};
 pub use queue::QueueCounts;
-pub use tls::{Pins, TlsError};
+pub use tls::{Pins, Shown, TlsError};
 pub use traffic::{Count, Sent};
+pub use vouched::{Expiry, NOTICE_DAYS, TERM_DAYS, Term, term};
 
 /// Which request a log group gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

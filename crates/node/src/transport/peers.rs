@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use super::RaftCall;
 use super::certificate::{Certificate, NAME, Pin};
 use super::queue::{Outbound, QueueCounts};
-use super::tls::{self, Pins, TlsError};
+use super::tls::{self, Pins, Shown, TlsError};
 use super::traffic::{self, Count, Sent, Traffic};
 use crate::limits;
 use crate::proto::peer::Envelope;
@@ -88,7 +88,7 @@ pub struct Peers {
 }
 
 struct Shared {
-    certificate: Certificate,
+    shown: Shown,
     pins: Pins,
     traffic: Arc<Traffic>,
     all: RwLock<BTreeMap<u16, Arc<Peer>>>,
@@ -116,7 +116,8 @@ impl Peers {
     /// # Errors
     /// [`TlsError`] when certificate and key don't fit.
     pub fn new(certificate: Certificate, pins: Pins, members: Vec<Member>) -> Result<Self, TlsError> {
-        let shared = Shared { certificate, pins, traffic: Arc::default(), all: RwLock::default() };
+        let shown = Shown::new(&certificate)?;
+        let shared = Shared { shown, pins, traffic: Arc::default(), all: RwLock::default() };
         let peers = Self { shared: Arc::new(shared) };
         peers.set(members)?;
         Ok(peers)
@@ -140,8 +141,21 @@ impl Peers {
         Ok(())
     }
 
+    /// Shows another certificate from now on, on new connections to everybody: who has seen it takes the one before no more.
+    ///
+    /// # Errors
+    /// [`TlsError`] when certificate and key don't fit; then all stays as it was.
+    pub fn show(&self, certificate: &Certificate) -> Result<(), TlsError> {
+        self.shared.shown.show(certificate)?;
+        let mut all = self.shared.all.write().unwrap_or_else(PoisonError::into_inner);
+        for peer in all.values_mut() {
+            *peer = Arc::new(self.dial(peer.member.clone())?);
+        }
+        Ok(())
+    }
+
     fn dial(&self, member: Member) -> Result<Peer, TlsError> {
-        let config = tls::client(&self.shared.certificate, self.shared.pins.clone(), member.number)?;
+        let config = tls::client(self.shared.shown.clone(), self.shared.pins.clone(), member.number)?;
         let dialler = Arc::new(Dialler {
             address: member.address.clone(),
             config,

@@ -40,14 +40,19 @@ impl<H: PeerHandler> Service<H> {
         }
     }
 
-    /// The peer on the other end, if its certificate is still pinned to the number it had when it connected.
-    fn peer<T>(&self, request: &Request<T>) -> Result<u16, Status> {
+    /// The peer on the other end, if its certificate is still that of the number it had when it connected.
+    fn peer<T>(&self, request: &Request<T>) -> Result<PeerConnection, Status> {
         let connection = request.extensions().get::<PeerConnection>();
         let Some(connection) = connection else { return Err(Status::unauthenticated("no certificate")) };
-        if self.pins.of(connection.number) != Some(connection.pin) {
-            return Err(Status::permission_denied("no member of the roster in force"));
+        self.stands(connection)?;
+        Ok(*connection)
+    }
+
+    fn stands(&self, connection: &PeerConnection) -> Result<(), Status> {
+        match self.pins.stands(connection) {
+            true => Ok(()),
+            false => Err(Status::permission_denied("no member of the roster in force")),
         }
-        Ok(connection.number)
     }
 
     fn is_newest(&self, peer: u16, stream: u64) -> bool {
@@ -58,7 +63,7 @@ impl<H: PeerHandler> Service<H> {
     where
         F: Future<Output = Result<Bytes, HandlerError>>,
     {
-        let peer = self.peer(&request)?;
+        let peer = self.peer(&request)?.number;
         let share = self.shares.of(peer);
         let Some(_permit) = share.call() else { return Err(Status::resource_exhausted("too many calls")) };
         let mut end = self.end.clone();
@@ -79,8 +84,8 @@ type Reply = Result<Response<Envelope>, Status>;
 #[tonic::async_trait]
 impl<H: PeerHandler> Peer for Service<H> {
     async fn deliver(&self, request: Request<Streaming<Envelope>>) -> Result<Response<Delivered>, Status> {
-        let peer = self.peer(&request)?;
-        let pin = self.pins.of(peer);
+        let connection = self.peer(&request)?;
+        let peer = connection.number;
         let share = self.shares.of(peer);
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, stream);
@@ -99,9 +104,7 @@ impl<H: PeerHandler> Peer for Service<H> {
                 message = messages.message() => message?,
             };
             let Some(message) = message else { return Ok(Response::new(Delivered { count })) };
-            if self.pins.of(peer) != pin {
-                return Err(Status::permission_denied("no member of the roster in force"));
-            }
+            self.stands(&connection)?;
             share.message().await;
             self.handler.deliver(peer, message.body).await;
             count += 1;

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::keys::CustodianKeys;
 use crate::limits;
 use crate::order::{
     Committed, Deliveries, Group, GroupConfig, OrderedLog, ThreadFlusher, Timing, TokioRuntime, WrapperCheck,
@@ -128,6 +129,59 @@ async fn a_stranger_is_not_served() {
     let error = peers.fetch(2, Bytes::new(), LONG).await;
     assert!(matches!(error, Err(CallError::Unreachable { peer: 2, .. })), "{error:?}");
     assert!(two.delivered.try_recv().is_err());
+}
+
+/// Refused by whoever checks certificates, or by whoever answers on a connection that stood.
+async fn refused(peers: &Peers) -> bool {
+    let answer = peers.fetch(2, Bytes::new(), LONG).await;
+    matches!(answer, Err(CallError::Unreachable { peer: 2, .. } | CallError::Refused { peer: 2, .. }))
+}
+
+#[tokio::test]
+async fn a_certificate_that_an_identity_vouches_for_takes_the_place_of_the_one_before() {
+    let ((one, first), (two, other)) =
+        (CustodianKeys::generate().unwrap(), CustodianKeys::generate().unwrap());
+    let members = [(1, first.pin(), one.public_key()), (2, other.pin(), two.public_key())];
+    let pins = || Pins::vouched(members, &BTreeMap::new());
+    let (known_to_one, known_to_two) = (pins(), pins());
+    let listening = node("127.0.0.1:0", &other, &known_to_two).await;
+    let way = |shown: &Certificate| {
+        Peers::new(copy(shown), known_to_one.clone(), vec![member(2, &listening, &other)]).unwrap()
+    };
+    let (standing, peers) = (way(&first), way(&first));
+    for peers in [&standing, &peers] {
+        peers.fetch(2, Bytes::new(), LONG).await.unwrap();
+    }
+    let made =
+        |keys: &CustodianKeys, now| Certificate::vouched_for(keys, Term::beginning(now, None)).unwrap();
+
+    // Custodian 1 shows another one: nobody else had to do anything, and its number is the same.
+    peers.show(&made(&one, 1_000)).unwrap();
+    assert_eq!(peers.raft(2, RaftCall::Vote, Bytes::new(), LONG).await.unwrap(), "1 Vote 0");
+    assert_eq!(*known_to_two.newest().borrow(), BTreeMap::from([(1, 1_000)]));
+    // What it showed before is worth nothing from then on, on connections that stand and on new ones; nor what others vouch for.
+    assert!(refused(&standing).await);
+    let (stranger, _) = CustodianKeys::generate().unwrap();
+    for shown in [copy(&first), made(&one, 999), made(&stranger, 2_000)] {
+        assert!(refused(&way(&shown)).await);
+    }
+    peers.fetch(2, Bytes::new(), LONG).await.unwrap();
+
+    // The other way: who listens shows another one to those who come from now on.
+    listening.serving.shown().show(&made(&two, 1_000)).unwrap();
+    way(&made(&one, 1_000)).fetch(2, Bytes::new(), LONG).await.unwrap();
+    assert_eq!(*known_to_one.newest().borrow(), BTreeMap::from([(2, 1_000)]));
+    listening.serving.shown().show(&other).unwrap();
+    assert!(refused(&way(&made(&one, 1_001))).await);
+    listening.serving.shown().show(&made(&stranger, 3_000)).unwrap();
+    assert!(refused(&way(&made(&one, 1_001))).await);
+
+    // What was seen is kept over a restart, and a certificate whose key isn't there is shown by nobody.
+    let restarted = Pins::vouched(members, &known_to_two.newest().borrow());
+    assert!(!restarted.admits(1, first.der()) && restarted.admits(1, made(&one, 1_000).der()));
+    assert!(restarted.admits(2, other.der()) && !restarted.admits(2, first.der()));
+    let mixed = Certificate::from_der(first.der().to_vec(), other.key_der().clone());
+    assert!(peers.show(&mixed).is_err());
 }
 
 #[tokio::test]
