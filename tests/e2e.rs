@@ -30,6 +30,8 @@ mod offices;
 mod raw_client;
 #[path = "e2e/recover.rs"]
 mod recover;
+#[path = "e2e/rotation.rs"]
+mod rotation;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/services.rs"]

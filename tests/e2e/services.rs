@@ -8,24 +8,25 @@ use concordat_events::{Hash, Head, ValidEvent};
 use nostr::{Alphabet, EventBuilder, Filter, Keys, Kind, SingleLetterTag, Tag};
 use serde_json::{Value, json};
 
+use crate::rotation::rotation;
 use crate::support::Ran;
 use crate::town::{TURN, Town, WAIT};
 
 /// Somebody with a key in a file.
-struct Person {
+pub struct Person {
     file: String,
-    key: String,
+    pub key: String,
 }
 
 impl Person {
-    async fn new(town: &Town, name: &str) -> Self {
+    pub async fn new(town: &Town, name: &str) -> Self {
         let made = town.run(&["key", "new", "--out", name]).await;
         assert_eq!(made.status, 0, "{made}");
         Person { file: name.to_owned(), key: made.lines()[0]["pubkey"].as_str().unwrap().to_owned() }
     }
 
     /// Sends an input and waits for its outcome: `ok` or the reason.
-    async fn says(&self, town: &Town, machine: &str, kind: &str, data: Value) -> String {
+    pub async fn says(&self, town: &Town, machine: &str, kind: &str, data: Value) -> String {
         let data = data.to_string();
         let ran = town
             .run(&["send", machine, kind, "--data", &data, "--key", &self.file, "--timeout", "120"])
@@ -41,7 +42,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-async fn publish(town: &Town, file: &str, d: &str, input: &Value, more: &[&str]) -> Ran {
+pub async fn publish(town: &Town, file: &str, d: &str, input: &Value, more: &[&str]) -> Ran {
     let path = crate::architecture::root().join("docs/machines").join(file);
     let input = input.to_string();
     let arguments =
@@ -50,13 +51,13 @@ async fn publish(town: &Town, file: &str, d: &str, input: &Value, more: &[&str])
     town.run(&arguments).await
 }
 
-fn machine_of(published: &Ran) -> String {
+pub fn machine_of(published: &Ran) -> String {
     assert_eq!(published.status, 0, "{published}");
     published.lines()[0]["machine"].as_str().unwrap().to_owned()
 }
 
 /// Waits until the group has stated something of this machine; all that it has stated.
-async fn stated(town: &Town, machine: &str) -> Vec<Value> {
+pub async fn stated(town: &Town, machine: &str) -> Vec<Value> {
     let began = std::time::Instant::now();
     loop {
         let ran = town.run(&["statement", machine]).await;
@@ -75,6 +76,7 @@ async fn walkthrough_of_the_services() {
     // The vote's time passes while the others deal.
     let ballots = cast(&town).await;
     escrow(&town).await;
+    rotation(&town).await;
     counted(&town, ballots).await;
     let verified = town.run(&["verify"]).await;
     assert_eq!(verified.status, 0, "{verified}");

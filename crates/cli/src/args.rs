@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     backup, bench, ceremony, demo, dev, evidence, get, history, key, list, machine, member, publish, recover,
-    send, serve, statement, status, verify, watch,
+    registry, send, serve, statement, status, verify, watch,
 };
 
 /// Certified state machines on Nostr: one key, one signature, several custodians.
@@ -76,6 +76,9 @@ pub enum Command {
     List(list::ListArgs),
     /// A machine's requests with their outcomes
     History(history::HistoryArgs),
+    /// Who has moved to which key, by the group's key registry
+    #[command(subcommand)]
+    Registry(registry::RegistryCommand),
     /// Replays a group's public history and checks every head, signature, root and rejection
     Verify(verify::VerifyArgs),
     /// What custodians hold against custodians that broke the rules: signed messages that anybody can check

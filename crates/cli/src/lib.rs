@@ -82,6 +82,7 @@ async fn run(command: Command, ui: Ui) -> Result<(), Failure> {
         Command::Watch(args) => commands::watch::run(args, ui).await,
         Command::List(args) => commands::list::run(args, ui).await,
         Command::History(args) => commands::history::run(args, ui).await,
+        Command::Registry(command) => commands::registry::run(command, ui).await,
         Command::Verify(args) => commands::verify::run(args, ui).await,
         Command::Evidence(command) => commands::evidence::run(command, ui).await,
     }

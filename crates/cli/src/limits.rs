@@ -126,3 +126,6 @@ pub const MEMBER_BEHIND: Duration = Duration::from_secs(20);
 
 /// Between two looks at it.
 pub const MEMBER_LOOK: Duration = Duration::from_millis(250);
+
+/// Bytes of a file with a registry's lookup: a definition, and as many identities as are followed, each with its proof.
+pub const REGISTRY_FILE_BYTES: u64 = 4 * 1024 * 1024;

@@ -7,13 +7,14 @@
 
 use concordat_events::Hash;
 use concordat_events::hash::tagged;
-use concordat_machine::Event;
+use concordat_machine::{Event, Reason};
 use concordat_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::keys;
 use crate::reason::Refusal;
+use crate::request::speaks_for_nostr;
 use crate::work::{Verdict, Work};
 
 /// A message under way.
@@ -61,6 +62,8 @@ impl<S: Store> Work<'_, S> {
         let Some(mut slot) = self.take(&mail.to)? else { return Ok(Err(Refusal::UnknownMachine)) };
         let verdict = if self.owes_timer(&slot) {
             Ok(Err(Refusal::Busy))
+        } else if speaks_for_nostr(&mail.kind) {
+            Ok(Err(Refusal::Machine(Reason::BadEvent)))
         } else {
             let event = Event {
                 kind: mail.kind.clone(),
@@ -68,6 +71,7 @@ impl<S: Store> Work<'_, S> {
                 pubkey: Some(mail.from.to_string()),
                 id: Some(mail.id.to_string()),
                 created_at: i64::try_from(self.now_ms / 1000).ok(),
+                height: Some(self.height),
             };
             self.react(mail.to, &mut slot, event)
         };

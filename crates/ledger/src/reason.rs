@@ -58,7 +58,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The code that stands in the log. It never changes.
-    pub const fn code(self) -> &'static str {
+    pub const fn code(&self) -> &str {
         match self {
             Refusal::NotForUs => "not_for_us",
             Refusal::BadRequest => "bad_request",
@@ -89,12 +89,12 @@ impl Refusal {
 
     /// The code as the log's type.
     #[expect(clippy::expect_used, reason = "codes are constants, and a test reads each of them")]
-    pub fn reason(self) -> Reason {
+    pub fn reason(&self) -> Reason {
         Reason::new(self.code()).expect("a code of the allowed form")
     }
 
     /// The outcome of a request refused for this.
-    pub fn outcome(self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         Outcome::Rejected(self.reason())
     }
 }

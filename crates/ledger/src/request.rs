@@ -6,7 +6,7 @@ use concordat_events::kinds::{GIFT_WRAP, KEY_PACK};
 use concordat_events::limits::{REQUEST_FUTURE_S, REQUEST_PAST_S};
 use concordat_events::request::RequestError;
 use concordat_events::{Hash, Input7501, Mode, Outcome, Route, ValidEvent};
-use concordat_machine::Event;
+use concordat_machine::{Event, Reason};
 use concordat_store::{Store, StoreError};
 use nostr::Filter;
 use nostr::filter::MatchEventOptions;
@@ -65,19 +65,26 @@ pub(crate) fn listeners<R: Read>(read: &R, event: &ValidEvent) -> Result<BTreeSe
 }
 
 /// The input that any other event is: the machine gets content and tags, and takes from them what it wants.
-fn source_event(event: &ValidEvent) -> Event {
+fn source_event(event: &ValidEvent, height: u64) -> Event {
     let tags: Vec<&[String]> = event.event().tags.iter().map(nostr::Tag::as_slice).collect();
     let data = json!({ "kind": event.kind(), "content": event.content(), "tags": tags });
-    signed_event(event, format!("nostr.{}", event.kind()), data)
+    signed_event(event, format!("nostr.{}", event.kind()), data, height)
 }
 
-fn signed_event(event: &ValidEvent, kind: String, data: Value) -> Event {
+/// Types that begin so are those of events that a `source` filter lets in: whoever could send them as an input of another kind
+/// would have that taken for the event itself, with its id and its author.
+pub(crate) fn speaks_for_nostr(kind: &str) -> bool {
+    kind == "nostr" || kind.starts_with("nostr.")
+}
+
+fn signed_event(event: &ValidEvent, kind: String, data: Value, height: u64) -> Event {
     Event {
         kind,
         data,
         pubkey: Some(event.author().to_hex()),
         id: Some(event.id().to_hex()),
         created_at: i64::try_from(event.created_at()).ok(),
+        height: Some(height),
     }
 }
 
@@ -133,7 +140,10 @@ impl<S: Store> Work<'_, S> {
         if stale(&id, slot.fixed.mode, slot.record.last, input.transition) {
             return Ok(Err(Refusal::Stale));
         }
-        let verdict = self.step(id, slot, signed_event(event, input.kind, input.data))?;
+        if speaks_for_nostr(&input.kind) {
+            return Ok(Err(Refusal::Machine(Reason::BadEvent)));
+        }
+        let verdict = self.step(id, slot, signed_event(event, input.kind, input.data, self.height))?;
         if verdict.is_ok() {
             Self::note(slot).last = Some(event.id());
         }
@@ -179,7 +189,7 @@ impl<S: Store> Work<'_, S> {
 
     fn source_to(&mut self, id: Hash, slot: &mut Slot, event: &ValidEvent) -> Verdict {
         match self.acceptable(id, slot, event)? {
-            Ok(()) => self.step(id, slot, source_event(event)),
+            Ok(()) => self.step(id, slot, source_event(event, self.height)),
             Err(refusal) => Ok(Err(refusal)),
         }
     }

@@ -15,6 +15,7 @@ mod ledger {
     mod mail;
     mod oracles;
     mod records;
+    mod registry;
     mod services;
     mod snapshots;
     mod starts;

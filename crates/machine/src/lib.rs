@@ -37,4 +37,4 @@ pub use definition::Definition;
 pub const SCHEMA: &str = include_str!("../../../docs/machines/definition.schema.json");
 pub use records::{MemoryRecords, NoRecords, Records, root as records_root};
 pub use state::State;
-pub use step::{Effect, Event, Fault, Fired, Reason, RecordChange, Rejection, Step, Timer};
+pub use step::{Code, Effect, Event, Fault, Fired, Reason, RecordChange, Rejection, Step, Timer};

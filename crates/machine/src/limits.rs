@@ -55,8 +55,11 @@ pub const COST_FUNCTION: u64 = 5;
 pub const COST_SHA256: u64 = 20;
 /// Work of `npub.encode` and `npub.decode`: a checksum and a copy.
 pub const COST_NPUB: u64 = 40;
-/// Work of a BIP340 verification, beside 4 units for 16 bytes of the message: some 40 us, 70 us for other lengths than 32.
+/// Work of a BIP340 verification, also of an event's, beside 4 units for 16 bytes of the message: some 40 us, 70 us for other lengths than 32.
 pub const COST_SCHNORR: u64 = 1_000;
+/// Bytes of the code with which a definition refuses an event: with `machine.` before it, it stays below the 64 that a
+/// log event's reason may have.
+pub const REFUSAL_BYTES: usize = 32;
 /// Work of one signature of an oracle, beside 4 units for 16 bytes of what is signed: always over 32 bytes, some 35 us.
 pub const COST_DLC_SIGNATURE: u64 = 700;
 /// Signatures of one attestation: an expression pays for as many and the announcement's. 20 binary digits, of which most

@@ -70,7 +70,7 @@ pub struct Row {
     /// Did it change or leave the state by a transition?
     pub accepted: bool,
     /// The code of the rejection.
-    pub reason: Option<&'static str>,
+    pub reason: Option<String>,
     /// Ids of the active atomic and final states, sorted.
     pub active: Vec<String>,
     /// XState's persisted snapshot after the step.
@@ -116,6 +116,7 @@ impl Runner {
             pubkey: line.pubkey.or_else(|| self.pubkey.clone()),
             id: line.id,
             created_at: line.created_at.or_else(|| i64::try_from(self.now_ms / 1000).ok()),
+            height: None,
         };
         let rejection = match self.definition.send_with(&self.state, &event, self.now_ms, &self.records) {
             Ok(step) => {
@@ -166,7 +167,7 @@ impl Runner {
         Row {
             event,
             accepted: rejection.is_none(),
-            reason: rejection.map(|r| r.reason.code()),
+            reason: rejection.map(|r| r.reason.code().to_owned()),
             active: self.definition.active(&self.state),
             snapshot: self.state.snapshot().clone(),
         }

@@ -26,12 +26,14 @@ pub struct Event {
     pub id: Option<String>,
     /// The Nostr event's `created_at`, in seconds.
     pub created_at: Option<i64>,
+    /// The height of the head that the event stands in; `None` in an offline run.
+    pub height: Option<u64>,
 }
 
 impl Event {
     /// An unsigned event without payload.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), data: Value::Null, pubkey: None, id: None, created_at: None }
+        Self { kind: kind.into(), data: Value::Null, pubkey: None, id: None, created_at: None, height: None }
     }
 
     /// The same event with this payload.
@@ -144,6 +146,9 @@ pub enum Reason {
     EffectError,
     /// An oracle's announcement or attestation isn't taken.
     Oracle(crate::dlc::Fault),
+    /// The definition refuses it with a code of its own (`refuse('code')`, which stands in the log as `machine.code`), or an
+    /// event that it carries isn't one (`event_malformed`, `event_id`, `event_signature`).
+    Refused(Code),
     /// A key or value of a record could not be evaluated, or breaks the limits of records.
     RecordError,
     /// The output of a final state or of the machine could not be evaluated.
@@ -167,8 +172,9 @@ pub enum Reason {
 
 impl Reason {
     /// The code that stands in the log and in `machine run`.
-    pub const fn code(self) -> &'static str {
+    pub const fn code(&self) -> &str {
         match self {
+            Self::Refused(code) => code.text(),
             Self::UnknownEvent => "unknown_event",
             Self::GuardFalse => "guard_false",
             Self::GuardError => "guard_error",
@@ -185,6 +191,60 @@ impl Reason {
             Self::BadEvent => "bad_event",
             Self::BadState => "bad_state",
         }
+    }
+}
+
+/// A reason's code that isn't one of this engine's list: short, so that a [`Reason`] is copied like a number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Code {
+    bytes: [u8; CODE_BYTES],
+    len: u8,
+}
+
+/// What codes of definitions begin with, so that none looks like one of the engine's or the ledger's.
+const OF_MACHINE: &str = "machine.";
+
+/// Bytes of a code with what it begins with.
+const CODE_BYTES: usize = OF_MACHINE.len() + limits::REFUSAL_BYTES;
+
+impl Code {
+    /// A code that a definition gives: 1 to [`limits::REFUSAL_BYTES`] of `a-z`, `0-9` and `_`.
+    pub(crate) fn of_machine(code: &str) -> Option<Self> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let fits = (1..=limits::REFUSAL_BYTES).contains(&code.len()) && code.bytes().all(allowed);
+        fits.then(|| Self::own(&format!("{OF_MACHINE}{code}")))
+    }
+
+    /// A code of the engine's own functions; cut where it is too long.
+    pub(crate) const fn own(code: &str) -> Self {
+        let mut bytes = [0; CODE_BYTES];
+        let mut rest = code.as_bytes();
+        let mut free: &mut [u8] = &mut bytes;
+        let mut len = 0;
+        while let (Some((first, others)), Some((place, after))) = (rest.split_first(), free.split_first_mut())
+        {
+            *place = *first;
+            (rest, free) = (others, after);
+            len += 1;
+        }
+        Self { bytes, len }
+    }
+
+    /// As it stands in the log.
+    pub const fn text(&self) -> &str {
+        match self.bytes.split_at_checked(self.len as usize) {
+            Some((text, _)) => match std::str::from_utf8(text) {
+                Ok(text) => text,
+                Err(_) => "",
+            },
+            None => "",
+        }
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
     }
 }
 

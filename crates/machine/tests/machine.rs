@@ -14,6 +14,8 @@ mod draw;
 mod hostile;
 #[path = "machine/properties.rs"]
 mod properties;
+#[path = "machine/registry_cost.rs"]
+mod registry_cost;
 #[path = "machine/rules.rs"]
 mod rules;
 #[path = "machine/schema.rs"]

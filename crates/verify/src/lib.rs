@@ -9,6 +9,7 @@ mod due;
 mod failure;
 mod history;
 mod proof;
+pub mod registry;
 mod replay;
 
 use concordat_events::{Charter, Genesis, Hash, PublicKey, ValidEvent};

@@ -19,6 +19,15 @@ pub fn verify_proof(
     machine: &Hash,
     proof: &Proof,
 ) -> Result<Option<Record>, Failure> {
+    let head = head_of(group, log_kind, log_event)?;
+    let bad = |text: String| Failure::new(Code::BadProof, text).at(head.height).of(Some(*machine));
+    let value =
+        proof.check(&head.state_root, &machine_key(machine)).map_err(|error| bad(error.to_string()))?;
+    value.map(serde_json::from_str).transpose().map_err(|error| bad(error.to_string()))
+}
+
+/// The head in a log event of this group.
+pub(crate) fn head_of(group: &PublicKey, log_kind: u16, log_event: &ValidEvent) -> Result<Head, Failure> {
     if log_event.author() != *group || log_event.kind() != log_kind {
         let text = format!(
             "event {} is of kind {} by {}; expected kind {log_kind} by the group {group}",
@@ -28,10 +37,5 @@ pub fn verify_proof(
         );
         return Err(Failure::new(Code::BadHead, text));
     }
-    let head =
-        Head::from_log_event(log_event).map_err(|error| Failure::new(Code::BadHead, error.to_string()))?;
-    let bad = |text: String| Failure::new(Code::BadProof, text).at(head.height).of(Some(*machine));
-    let value =
-        proof.check(&head.state_root, &machine_key(machine)).map_err(|error| bad(error.to_string()))?;
-    value.map(serde_json::from_str).transpose().map_err(|error| bad(error.to_string()))
+    Head::from_log_event(log_event).map_err(|error| Failure::new(Code::BadHead, error.to_string()))
 }

@@ -12,6 +12,7 @@ mod verify {
 
     mod corpus;
     mod proofs;
+    mod registry;
     mod tampered;
     mod whole;
 }

@@ -53,6 +53,7 @@ pub fn steps(text: &str, lines: impl Iterator<Item = Line>) -> bool {
             pubkey: line.pubkey,
             id: line.id,
             created_at: line.created_at,
+            height: None,
         };
         if let Some(step) = same(definition.send(&state, &event, now), again.send(&state, &event, now)) {
             state = step.state;

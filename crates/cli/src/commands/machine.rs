@@ -160,7 +160,7 @@ fn clock_ms() -> u64 {
 fn show(row: &Row, ui: Ui) -> Result<(), Failure> {
     ui.result(row, || {
         let event = row.event.as_deref().unwrap_or("(start)");
-        let outcome = row.reason.unwrap_or("ok");
+        let outcome = row.reason.as_deref().unwrap_or("ok");
         format!("{event:<24} {outcome:<14} {}", row.active.join(" "))
     })
 }

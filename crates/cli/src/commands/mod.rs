@@ -14,6 +14,7 @@ pub mod machine;
 pub mod member;
 pub mod publish;
 pub mod recover;
+pub mod registry;
 pub mod send;
 pub mod serve;
 pub mod statement;

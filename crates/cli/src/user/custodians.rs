@@ -3,9 +3,11 @@
 //! Promises: a state that comes out of here is proven against a head that the group signed. Refuses: to believe a custodian:
 //! it can withhold and delay, it can't make anything up.
 
+use concordat_events::kinds::SNAPSHOT;
 use concordat_events::{Hash, Head, PublicKey, ValidEvent};
-use concordat_ledger::{Proof, Record};
-use concordat_node::client::{Client, ClientError, CustodianAddress, MachineView};
+use concordat_ledger::{Proof, Record, claim_key};
+use concordat_node::client::{Client, ClientError, CustodianAddress, LEAVES, MachineView};
+use concordat_verify::registry::{Answer, Lack, Shown, look_up};
 use concordat_verify::verify_proof;
 
 use crate::failure::{Exit, Failure};
@@ -82,6 +84,72 @@ pub async fn proven(
         }
     }
     Err(last)
+}
+
+/// What the registry with this `d` says of a key, at some custodian's certified head, with the proofs that it follows from.
+pub async fn registered(
+    addresses: &[CustodianAddress],
+    group: PublicKey,
+    log_kind: u16,
+    d: &str,
+    key: PublicKey,
+) -> Result<(Answer, Shown), Failure> {
+    let mut last = none_given();
+    for address in addresses {
+        match asked(address, group, log_kind, d, key).await {
+            Ok(found) => return Ok(found),
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last)
+}
+
+/// What a lookup lacks, by meaning.
+pub fn lack(lack: Lack) -> Failure {
+    let text = lack.to_string();
+    match lack {
+        Lack::Leaf(_) => {
+            Failure::check("bad_proof", text, "it isn't about this key, this registry or this group")
+        }
+        Lack::NoRegistry { .. } => Failure::refused(
+            "no_registry",
+            text,
+            "give --d NAME; docs/machines/registry.md says how to run one",
+        ),
+        Lack::Other { .. } => Failure::check("not_a_registry", text, "don't trust what it says of keys"),
+        Lack::False(_) => {
+            Failure::check("bad_proof", text, "don't trust whoever has shown it; ask another custodian")
+        }
+    }
+}
+
+/// Which leaves an answer rests on comes out as it is read: each is asked for with all before it, so that they stand at one
+/// head.
+async fn asked(
+    address: &CustodianAddress,
+    group: PublicKey,
+    log_kind: u16,
+    d: &str,
+    key: PublicKey,
+) -> Result<(Answer, Shown), Failure> {
+    let client = Client::connect(address.clone()).await.map_err(failure)?;
+    let mut leaves = vec![String::from_utf8_lossy(&claim_key(SNAPSHOT, d)).into_owned()];
+    loop {
+        let proven = client.prove(&leaves).await.map_err(failure)?;
+        let wrong = |message: String| {
+            let text = format!("{}: {message}", address.address);
+            Failure::check("bad_proof", text, "don't trust this custodian; ask another one")
+        };
+        let read = |proof: &String| Proof::parse(proof).map_err(|error| wrong(error.to_string()));
+        let proofs = proven.proofs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let shown =
+            Shown { log_event: proven.log_event, proofs: leaves.iter().cloned().zip(proofs).collect() };
+        match look_up(&group, log_kind, d, &key, &shown) {
+            Ok(answer) => return Ok((answer, shown)),
+            Err(Lack::Leaf(leaf)) if leaves.len() < LEAVES && !leaves.contains(&leaf) => leaves.push(leaf),
+            Err(other) => return Err(lack(other)),
+        }
+    }
 }
 
 /// Checks what a custodian showed of a machine.

@@ -251,18 +251,18 @@ fn changes_are_judged_before_they_are_ordered() {
     let same = Proposal::Roster(council.world.ledger.charter().roster.clone().into());
     let request = council.request(&keys[0], &Change::Propose(same.clone()), 1);
     let judge = |council: &Council, event: &ValidEvent| {
-        council.world.ledger.judge(event, START + 1_000).unwrap().map(|refusal| refusal.code())
+        council.world.ledger.judge(event, START + 1_000).unwrap().map(|refusal| refusal.code().to_owned())
     };
     assert_eq!(judge(&council, &request), None);
     let stranger = council.request(&Keys::generate(), &Change::Propose(same.clone()), 1);
-    assert_eq!(judge(&council, &stranger), Some("not_allowed"));
+    assert_eq!(judge(&council, &stranger), Some("not_allowed".into()));
     let future = council.request(&keys[0], &Change::Propose(same), 100_000);
-    assert_eq!(judge(&council, &future), Some("too_new"));
+    assert_eq!(judge(&council, &future), Some("too_new".into()));
     assert_eq!(council.world.one(1_000, &request), "ok");
-    assert_eq!(judge(&council, &request), Some("duplicate"));
+    assert_eq!(judge(&council, &request), Some("duplicate".into()));
     let group = Keys::generate().public_key();
     let elsewhere = event(&keys[0], CHANGE, change_tags(&group), "{}", START);
-    assert_eq!(judge(&council, &elsewhere), Some("not_for_us"));
+    assert_eq!(judge(&council, &elsewhere), Some("not_for_us".into()));
     let tags = change_tags(&council.world.group.public_key());
     for content in [
         "{}",
@@ -271,7 +271,7 @@ fn changes_are_judged_before_they_are_ordered() {
         r#"{"propose":{"versions":{"protocol":1,"engines":[]}}}"#,
     ] {
         let odd = event(&keys[0], CHANGE, tags.clone(), content, START);
-        assert_eq!(judge(&council, &odd), Some("bad_request"), "{content}");
+        assert_eq!(judge(&council, &odd), Some("bad_request".into()), "{content}");
         assert_eq!(council.world.one(2_000, &odd), "bad_request");
     }
 }

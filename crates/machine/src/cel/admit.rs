@@ -3,6 +3,7 @@
 use super::types::{self, Type};
 use super::{At, Expr, Func, Macro, Op, Root, TextOp};
 use crate::limits;
+use crate::step::Code;
 use cel::Env;
 use cel::common::ast::{
     CallExpr, EntryExpr, Expr as Ast, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators,
@@ -277,6 +278,7 @@ impl Admit<'_> {
                     ("npub", "encode") => (Func::NpubEncode, 1),
                     ("npub", "decode") => (Func::NpubDecode, 1),
                     ("schnorr", "verify") => (Func::SchnorrVerify, 3),
+                    ("nostr", "event") => (Func::NostrEvent, 1),
                     ("dlc", "announcement") => (Func::DlcAnnouncement, 2),
                     ("dlc", "attestation") => (Func::DlcAttestation, 2),
                     (_, "distinct") if call.args.is_empty() => {
@@ -287,6 +289,7 @@ impl Admit<'_> {
             }
         } else {
             match name {
+                "refuse" => return refuse(call).map(Some),
                 "bytes" => (Func::Bytes, 1),
                 "sha256" => (Func::Sha256, 1),
                 "timestamp" => (Func::Timestamp, 1),
@@ -337,8 +340,20 @@ impl Admit<'_> {
     }
 }
 
+/// `refuse('code')`: the code is written out, so that it is the same whatever happens.
+fn refuse(call: &CallExpr) -> Result<Expr, String> {
+    let code = match call.args.as_slice() {
+        [IdedExpr { expr: Ast::Literal(LiteralValue::String(code)), .. }] => Code::of_machine(code.inner()),
+        _ => None,
+    };
+    let wrong = || {
+        format!("refuse() takes a code that is written out: 1 to {} of a-z, 0-9 and _", limits::REFUSAL_BYTES)
+    };
+    Ok(Expr::Call(Func::Refuse(code.ok_or_else(wrong)?), Vec::new()))
+}
+
 /// The fields of `event`.
-pub(super) const EVENT_FIELDS: [&str; 5] = ["type", "data", "pubkey", "id", "created_at"];
+pub(super) const EVENT_FIELDS: [&str; 6] = ["type", "data", "pubkey", "id", "created_at", "height"];
 
 fn unknown(name: &str) -> String {
     format!("`{name}` with these arguments is not one of the functions of concordat-cel@1")

@@ -10,6 +10,7 @@ use super::{At, Expr, Macro, Op, Root, TextOp};
 use crate::context::Context;
 use crate::dlc::Fault;
 use crate::limits;
+use crate::step::Code;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -26,6 +27,8 @@ pub(crate) enum Failure {
     Error(String),
     /// An oracle's word that isn't taken, and why.
     Oracle(Fault),
+    /// The definition itself says why the event is refused, or a function that checks what it holds.
+    Refused(Code),
 }
 
 /// What is left to spend in a step.
@@ -87,7 +90,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) records: &'a dyn Look,
 }
 
-/// What is in scope as `event`: `{type, data, pubkey, id, created_at}`.
+/// What is in scope as `event`: `{type, data, pubkey, id, created_at, height}`.
 #[derive(Clone, Debug)]
 pub(crate) struct Happening<'e> {
     pub(crate) kind: Cow<'e, str>,
@@ -95,6 +98,7 @@ pub(crate) struct Happening<'e> {
     pub(crate) pubkey: Option<Cow<'e, str>>,
     pub(crate) id: Option<&'e str>,
     pub(crate) created_at: Option<i64>,
+    pub(crate) height: Option<i64>,
 }
 
 /// The records as an expression sees them: what the step has changed so far, then what was there.
@@ -285,7 +289,8 @@ impl<'a> Run<'a, '_> {
             .map_or_else(|| error(format!("no such key: {}", key.chars().take(80).collect::<String>())), Ok)
     }
 
-    /// `&&` and `||`: an error on one side is absorbed if the other side decides alone.
+    /// `&&` and `||`: an error on one side is absorbed if the other side decides alone. What is refused on the right says more
+    /// than an error on the left.
     fn logic(&mut self, pair: &'a [Expr; 2], decides: bool) -> Result<Val<'a>, Failure> {
         let [a, b] = pair;
         let left = self.bool(a);
@@ -296,7 +301,7 @@ impl<'a> Run<'a, '_> {
         }
         match (left, self.bool(b)) {
             (_, Ok(v)) if v == decides => Ok(Val::Bool(v)),
-            (_, Err(e @ Failure::Cost(_))) => Err(e),
+            (_, Err(e @ (Failure::Cost(_) | Failure::Refused(_)))) => Err(e),
             (Err(e), _) | (_, Err(e)) => Err(e),
             (Ok(_), Ok(v)) => Ok(Val::Bool(v)),
         }

@@ -64,6 +64,8 @@ impl<'a> Run<'a, '_> {
                 let signature = self.fixed(signature, 64, "a signature")?;
                 Ok(Val::Bool(verify(&key, &message, &signature)))
             }
+            (Func::NostrEvent, [Val::Map(event)]) => self.signed_event(event),
+            (Func::Refuse(code), _) => Err(Failure::Refused(*code)),
             (Func::DlcAnnouncement, [Val::List(expected), Val::Str(text)]) => {
                 self.announcement(expected, text.as_str())
             }
@@ -150,7 +152,7 @@ impl<'a> Run<'a, '_> {
 /// What a call costs beside the bytes that it handles.
 fn cost(func: &Func) -> u64 {
     match func {
-        Func::SchnorrVerify => limits::COST_SCHNORR,
+        Func::SchnorrVerify | Func::NostrEvent => limits::COST_SCHNORR,
         Func::Sha256 => limits::COST_SHA256,
         Func::RecordHas(_) | Func::RecordGet(_) => limits::COST_RECORD_READ,
         Func::NpubEncode | Func::NpubDecode => limits::COST_NPUB,
@@ -159,6 +161,7 @@ fn cost(func: &Func) -> u64 {
         | Func::DlcAnnouncement
         | Func::DlcAttestation
         | Func::HexDecode
+        | Func::Refuse(_)
         | Func::Base64Encode
         | Func::Base64Decode
         | Func::Timestamp

@@ -19,6 +19,7 @@ mod bip340;
 mod eval;
 mod functions;
 mod oracle;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -29,6 +30,8 @@ pub(crate) use admit::parse;
 pub(crate) use admit::{Names, compile};
 pub(crate) use eval::{Failure, Happening, Look, Meter, Scope, eval};
 pub(crate) use types::{Type, check};
+
+use crate::step::Code;
 
 /// An admitted expression.
 #[derive(Clone, Debug)]
@@ -114,6 +117,10 @@ pub(crate) enum Func {
     DlcAnnouncement,
     /// `dlc.attestation(announcements, text) -> map`: the outcome that an oracle attests, verified.
     DlcAttestation,
+    /// `nostr.event(map) -> map`: the same event, its id and signature checked (NIP-01).
+    NostrEvent,
+    /// `refuse('code')`: no value, but the reason for which the event is refused.
+    Refuse(Code),
     /// `timestamp("2027-01-31T12:00:00Z") -> int`: seconds since 1970 (RFC 3339).
     Timestamp,
     /// `duration("1h30m") -> int`: seconds.

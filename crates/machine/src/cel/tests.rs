@@ -2,6 +2,7 @@
 
 use super::{Expr, Failure, Happening, Look, Meter, Names, Scope, Type, eval, parse};
 use crate::context::Context;
+use crate::limits;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -58,7 +59,14 @@ fn ours(source: &str) -> Result<Value, Failure> {
 }
 
 fn happening(data: &Value) -> Happening<'_> {
-    Happening { kind: "GO".into(), data: Cow::Borrowed(data), pubkey: None, id: None, created_at: None }
+    Happening {
+        kind: "GO".into(),
+        data: Cow::Borrowed(data),
+        pubkey: None,
+        id: None,
+        created_at: None,
+        height: Some(7),
+    }
 }
 
 fn to_cel(value: &Value) -> cel::Value {
@@ -433,4 +441,27 @@ fn functions_pay_for_themselves() {
     assert!(matches!(with_list(many, 100), Err(Failure::Cost(_))));
     assert!(matches!(with_list("context.xs.distinct()", 1000), Err(Failure::Cost(_))));
     assert!(matches!(with_list("hex.encode(bytes(context.s))", 0), Err(Failure::Cost(_))));
+}
+
+/// A definition says in its own words why it refuses, and nothing but the other side of `||` or `&&` makes up for it.
+#[test]
+fn a_refusal_is_a_reason_and_not_a_value() {
+    let reason = |source: &str| match ours(source) {
+        Err(Failure::Refused(code)) => code.text().to_owned(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(reason("context.n == 4 || refuse('not_four')"), "machine.not_four");
+    assert_eq!(reason("context.map.none == 4 || refuse('not_four')"), "machine.not_four");
+    assert_eq!(reason("[1].all(x, x == 2 || refuse('two'))"), "machine.two");
+    assert_eq!(ours("context.n == 3 || refuse('not_three')"), Ok(json!(true)));
+    assert_eq!(ours("refuse('x') || true"), Ok(json!(true)));
+    assert_eq!(ours("event.height"), Ok(json!(7)));
+    for wrong in ["refuse()", "refuse('')", "refuse('A')", "refuse('a.b')", "refuse(context.s)", "refuse(1)"]
+    {
+        assert!(checked(wrong).is_err_and(|why| why.contains("refuse() takes a code")), "{wrong}");
+    }
+    let (most, more) = ("a".repeat(limits::REFUSAL_BYTES), "a".repeat(limits::REFUSAL_BYTES + 1));
+    assert_eq!(reason(&format!("refuse('{most}')")), format!("machine.{most}"));
+    assert!(checked(&format!("refuse('{more}')")).is_err());
+    assert!(checked("refuse('a') + 1").is_err());
 }

@@ -210,6 +210,8 @@ impl Check {
                 self.want(text, &[Str])?;
                 return Ok(Type::Map);
             }
+            Func::NostrEvent => (&[Type::Map], Type::Map),
+            Func::Refuse(_) => (&[], Bool),
             Func::Timestamp | Func::Duration => (&[Str], Int),
             Func::Distinct => (&[List], List),
             Func::RecordHas(_) => (&[Str], Bool),

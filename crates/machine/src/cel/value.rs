@@ -150,7 +150,7 @@ impl<'a> List<'a> {
 }
 
 /// The members of `event`, sorted.
-const EVENT: [&str; 5] = ["created_at", "data", "id", "pubkey", "type"];
+const EVENT: [&str; 6] = ["created_at", "data", "height", "id", "pubkey", "type"];
 
 impl<'a> Object<'a> {
     pub(crate) fn len(&self) -> usize {
@@ -174,6 +174,7 @@ impl<'a> Object<'a> {
                 "pubkey" => Some(text(event.pubkey.as_deref())),
                 "id" => Some(text(event.id)),
                 "created_at" => Some(event.created_at.map_or(Val::Null, Val::Int)),
+                "height" => Some(event.height.map_or(Val::Null, Val::Int)),
                 _ => None,
             },
         }

@@ -23,7 +23,14 @@ pub(crate) type Signal<'e> = Happening<'e>;
 impl Signal<'_> {
     /// An event of the engine's own, or a raised one: nobody signed it.
     pub(crate) fn internal(kind: String, data: Value) -> Self {
-        Self { kind: Cow::Owned(kind), data: Cow::Owned(data), pubkey: None, id: None, created_at: None }
+        Self {
+            kind: Cow::Owned(kind),
+            data: Cow::Owned(data),
+            pubkey: None,
+            id: None,
+            created_at: None,
+            height: None,
+        }
     }
 }
 
@@ -411,6 +418,7 @@ pub(crate) fn rejection(failure: Failure, error: Reason, place: &str) -> Rejecti
     match failure {
         Failure::Cost(detail) => Rejection::new(Reason::GuardCost, format!("{place}: {detail}")),
         Failure::Error(detail) => Rejection::new(error, format!("{place}: {detail}")),
+        Failure::Refused(code) => Rejection::new(Reason::Refused(code), place),
         Failure::Oracle(fault) => Rejection::new(Reason::Oracle(fault), format!("{place}: {fault}")),
     }
 }

@@ -94,6 +94,7 @@ impl Definition {
             pubkey: event.pubkey.as_deref().map(Cow::Borrowed),
             id: event.id.as_deref(),
             created_at: event.created_at,
+            height: event.height.map(|height| i64::try_from(height).unwrap_or(limits::INTEGER)),
         })?;
         run.finish()
     }

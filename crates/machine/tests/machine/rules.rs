@@ -305,7 +305,7 @@ fn bet_stories() {
     let rows = bet("finished", &format!("{both}10 3 RESULT 2\n4000 1 DISPUTE"));
     assert_eq!(payouts(&rows), ("won".into(), vec!["tokA>2".into(), "tokB>2".into()]));
     // start, two loads, match time fires, result, window fires, the late dispute.
-    let events: Vec<_> = rows.iter().map(|r| (r.event.as_deref(), r.reason)).collect();
+    let events: Vec<_> = rows.iter().map(|r| (r.event.as_deref(), r.reason.as_deref())).collect();
     assert_eq!(
         events,
         [
@@ -338,7 +338,7 @@ fn bet_stories() {
         "loaded",
         &format!("{both}-700 1 LOAD tokC\n-600 9 CANCEL\n-500 3 RESULT 1\n-400 1 CANCEL\n-300 1 CANCEL"),
     );
-    let reasons: Vec<_> = rows.iter().filter_map(|r| r.reason).collect();
+    let reasons: Vec<_> = rows.iter().filter_map(|r| r.reason.as_deref()).collect();
     assert_eq!(reasons, ["unknown_event", "guard_false", "unknown_event", "guard_false"]);
 }
 

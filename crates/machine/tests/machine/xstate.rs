@@ -96,6 +96,7 @@ fn step(
         pubkey: row["event"]["pubkey"].as_str().map(str::to_owned),
         id: None,
         created_at: None,
+        height: None,
     };
     definition.send_with(&before.state, &event, now, &before.records)
 }

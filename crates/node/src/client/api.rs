@@ -44,6 +44,17 @@ pub struct MachineView {
     pub leaf: Vec<u8>,
 }
 
+/// Leaves of the state at one certified head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// Height of the head.
+    pub height: u64,
+    /// Its log event.
+    pub log_event: ValidEvent,
+    /// A proof for each leaf that was asked for, in that order.
+    pub proofs: Vec<String>,
+}
+
 /// How a custodian is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -107,6 +118,9 @@ pub trait ClientHandler: Send + Sync + 'static {
 
     /// A machine at the certified head, with its proof; of absence, if there is no such machine.
     fn machine(&self, machine: Hash) -> impl Future<Output = Result<MachineView, HandlerError>> + Send;
+
+    /// These leaves of the state, all at one certified head: their values, or that there are none.
+    fn prove(&self, leaves: Vec<String>) -> impl Future<Output = Result<Proven, HandlerError>> + Send;
 
     /// A machine now and at every certified head that changes it.
     fn watch(

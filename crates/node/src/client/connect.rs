@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status as WireError};
 
-use super::api::{CertifiedOutcome, EvidencePiece, MachineView, Status};
+use super::api::{CertifiedOutcome, EvidencePiece, MachineView, Proven, Status};
 use super::tls;
 use crate::config::check_address;
 use crate::proto::client as wire;
@@ -167,6 +167,20 @@ impl Client {
         let mut inner = self.inner.clone();
         let view = self.within(inner.get(message)).await?;
         self.view(machine, view)
+    }
+
+    /// These leaves of the state at the custodian's certified head. Check head and proofs before you rely on them.
+    pub async fn prove(&self, leaves: &[String]) -> Result<Proven, ClientError> {
+        let leaves_text = serde_json::to_string(leaves).map_err(|error| self.answer(&error.to_string()))?;
+        let message = wire::ProveRequest { leaves: leaves_text };
+        let mut inner = self.inner.clone();
+        let proven = self.within(inner.prove(message)).await?;
+        let proofs: Vec<String> =
+            serde_json::from_str(&proven.proofs).map_err(|error| self.answer(&error.to_string()))?;
+        if proofs.len() != leaves.len() {
+            return Err(self.answer("it has other proofs than were asked for"));
+        }
+        Ok(Proven { height: proven.height, log_event: self.event(&proven.log_event)?, proofs })
     }
 
     /// A machine now and at every certified head that changes it.

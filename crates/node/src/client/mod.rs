@@ -15,8 +15,8 @@ mod tests;
 mod tls;
 
 pub use self::api::{
-    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Status,
+    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Proven, Status,
     UpdateStream,
 };
 pub use self::connect::{Client, ClientError, CustodianAddress};
-pub use self::server::{ServeError, Server, serve, service};
+pub use self::server::{LEAVES, ServeError, Server, serve, service};

@@ -35,6 +35,12 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Streams (`Send`, `Watch`) at a time, over all users.
 const STREAMS: usize = 4_096;
 
+/// Leaves that one call asks for. Each is a walk through the state tree, and its proof has 80 bytes for each step of it.
+pub const LEAVES: usize = 64;
+
+/// Bytes of a leaf's key in a question: a machine's id, a record's name and a key of it, with room.
+const LEAF_KEY_BYTES: usize = 1_024;
+
 /// Calls of one connection at a time.
 const CALLS: usize = 256;
 
@@ -231,6 +237,24 @@ impl<H: ClientHandler> Service for Door<H> {
         let machine = machine_id(&request.into_inner().machine)?;
         let view = within(self.handler.machine(machine)).await?;
         Ok(Response::new(to_wire(view)))
+    }
+
+    async fn prove(&self, request: Request<wire::ProveRequest>) -> Result<Response<wire::Proven>, Code> {
+        let text = request.into_inner().leaves;
+        let read = |text: &str| {
+            serde_json::from_str::<Vec<String>>(text).ok().filter(|leaves| leaves.len() <= LEAVES)
+        };
+        let leaves = Some(text.as_str()).filter(|text| text.len() <= LEAVES * LEAF_KEY_BYTES).and_then(read);
+        let leaves = leaves.ok_or_else(|| {
+            Code::invalid_argument(format!("expected a JSON list of at most {LEAVES} keys of leaves"))
+        })?;
+        let proven = within(self.handler.prove(leaves)).await?;
+        Ok(Response::new(wire::Proven {
+            height: proven.height,
+            log_event: proven.log_event.json().to_owned(),
+            proofs: serde_json::to_string(&proven.proofs)
+                .map_err(|error| Code::internal(error.to_string()))?,
+        }))
     }
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Code> {

@@ -48,6 +48,10 @@ impl ClientHandler for Custodian {
         Ok(view(machine, 7, &self.log))
     }
 
+    async fn prove(&self, leaves: Vec<String>) -> Result<Proven, HandlerError> {
+        Ok(Proven { height: 7, log_event: self.log.clone(), proofs: leaves })
+    }
+
     async fn watch(&self, _: Hash) -> Result<UpdateStream<MachineView>, HandlerError> {
         let views = self.views.lock().await.take().ok_or(HandlerError::Busy("one watcher".into()))?;
         Ok(Box::pin(ReceiverStream::new(views)))
@@ -122,6 +126,11 @@ async fn the_four_calls() {
 
     let machine = good.id();
     assert_eq!(client.get(machine).await.unwrap(), view(machine, 7, &running.log));
+    let leaves = ["a", "b"].map(str::to_owned);
+    let proven = client.prove(&leaves).await.unwrap();
+    assert_eq!((proven.log_event, proven.proofs), (running.log.clone(), leaves.to_vec()));
+    let many = vec![String::new(); LEAVES + 1];
+    assert!(matches!(client.prove(&many).await, Err(ClientError::Refused { .. })));
     let mut watched = Box::pin(client.watch(machine).await.unwrap());
     for height in [7, 8] {
         running.views.send(Ok(view(machine, height, &running.log))).await.unwrap();

@@ -17,7 +17,7 @@ use super::desk::Desk;
 use super::outlet::Outlet;
 use super::shown::Current;
 use crate::client::{
-    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Status,
+    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Proven, Status,
     UpdateStream,
 };
 use crate::engine::{Groups, Inbox};
@@ -117,6 +117,11 @@ impl ClientHandler for Counter {
         let context = self.context.clone();
         let db = self.db.clone();
         self.desk.query(move |decider| view(decider, &context, &db, machine)).await.ok_or_else(stopped)?
+    }
+
+    async fn prove(&self, leaves: Vec<String>) -> Result<Proven, HandlerError> {
+        let (context, db) = (self.context.clone(), self.db.clone());
+        self.desk.query(move |decider| proven(decider, &context, &db, &leaves)).await.ok_or_else(stopped)?
     }
 
     async fn watch(&self, machine: Hash) -> Result<UpdateStream<MachineView>, HandlerError> {
@@ -289,6 +294,30 @@ fn view(
         log_event: log.ok_or_else(|| HandlerError::Failed("the certified head isn't in the store".into()))?,
         proof: proof.to_json().map_err(broken)?.into_bytes(),
         leaf: leaf.unwrap_or_default().into_bytes(),
+    })
+}
+
+/// Leaves of the certified state with their proofs.
+fn proven(
+    decider: &Decider<Db>,
+    context: &Context,
+    db: &Db,
+    leaves: &[String],
+) -> Result<Proven, HandlerError> {
+    let ledger = decider.ledger();
+    let Some(tip) = ledger.tip() else {
+        return Err(HandlerError::NotReady("nothing is certified yet".into()));
+    };
+    let head = concordat_finality::record::published(db, context, tip.height).map_err(broken)?;
+    let log = head.as_ref().and_then(|head| head.log()).cloned();
+    let proof = |leaf: &String| {
+        let proof = ledger.prove_key(leaf.as_bytes()).map_err(broken)?;
+        proof.to_json().map_err(broken)
+    };
+    Ok(Proven {
+        height: tip.height,
+        log_event: log.ok_or_else(|| HandlerError::Failed("the certified head isn't in the store".into()))?,
+        proofs: leaves.iter().map(proof).collect::<Result<_, HandlerError>>()?,
     })
 }
 

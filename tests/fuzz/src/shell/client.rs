@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use concordat_events::{Hash, ValidEvent};
 use concordat_node::client::{
-    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Status,
+    CertifiedOutcome, ClientHandler, EvidencePiece, HandlerError, MachineView, OutcomeFuture, Proven, Status,
     UpdateStream, service,
 };
 use http_body_util::{BodyExt, Full};
@@ -34,6 +34,10 @@ impl ClientHandler for Taker {
 
     async fn machine(&self, machine: Hash) -> Result<MachineView, HandlerError> {
         Err(HandlerError::NotReady(machine.to_hex()))
+    }
+
+    async fn prove(&self, leaves: Vec<String>) -> Result<Proven, HandlerError> {
+        Err(HandlerError::NotReady(leaves.len().to_string()))
     }
 
     async fn watch(&self, machine: Hash) -> Result<UpdateStream<MachineView>, HandlerError> {
