@@ -171,10 +171,9 @@ fn only_the_definition_that_readers_know_is_a_registry() {
 fn a_chain_is_followed_so_far_and_no_farther() {
     let mut registry = Registry::new(0, &definition());
     let keys: Vec<Keys> = (0..MOVES + 2).map(|_| Keys::generate()).collect();
-    for pair in keys[1..].windows(2) {
+    for pair in keys.windows(2) {
         registry.moves(&pair[0], &pair[1]);
     }
     assert_eq!(registry.asked(&keys[1]).unwrap().0.chain.len(), MOVES);
-    registry.moves(&keys[0], &keys[1]);
     assert!(matches!(registry.asked(&keys[0]), Err(Lack::False(_))));
 }
