@@ -20,6 +20,8 @@ mod demo;
 mod dev;
 #[path = "e2e/docs.rs"]
 mod docs;
+#[path = "e2e/liar.rs"]
+mod liar;
 #[path = "e2e/lone_group.rs"]
 mod lone_group;
 #[path = "e2e/machine_run.rs"]

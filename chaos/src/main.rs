@@ -1,4 +1,4 @@
-//! `chaos`: the simulator and the model checker as commands.
+//! `chaos`: the simulator, the model checker and the clusters of real processes as commands.
 
 use std::process::ExitCode;
 
@@ -27,6 +27,17 @@ enum Command {
     /// Steps through the event log of a run.
     #[cfg(feature = "sim")]
     Replay(commands::replay::Replay),
+    /// Runs real custodians in network namespaces, with users, under faults; then judges what users and relays saw.
+    #[cfg(feature = "sim")]
+    Cluster(commands::cluster::ClusterArgs),
+    /// A relay of `cluster`.
+    #[cfg(feature = "sim")]
+    #[command(hide = true)]
+    Relay(commands::cluster::RelayArgs),
+    /// The users of `cluster`.
+    #[cfg(feature = "sim")]
+    #[command(hide = true)]
+    Users(chaos::real::users::Users),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +49,12 @@ fn main() -> ExitCode {
         Command::Mutants(mutants) => mutants.run(),
         #[cfg(feature = "sim")]
         Command::Replay(replay) => replay.run(),
+        #[cfg(feature = "sim")]
+        Command::Cluster(cluster) => cluster.run(),
+        #[cfg(feature = "sim")]
+        Command::Relay(relay) => relay.run(),
+        #[cfg(feature = "sim")]
+        Command::Users(users) => users.process(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("chaos: {error:#}");

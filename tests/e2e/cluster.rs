@@ -1,5 +1,5 @@
 //! One cluster of four, and what it lives through: users at both doors, rubbish at both doors, each custodian killed in turn,
-//! half of them dead, wrong starts; at the end its whole history is verified.
+//! half of them dead, a liar among them, wrong starts; at the end its whole history is verified.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,6 +8,7 @@ use concordat_events::{Hash, ValidEvent};
 use nostr::JsonUtil;
 use serde_json::{Value, json};
 
+use crate::liar;
 use crate::raw_client;
 use crate::support::{Ran, run};
 use crate::town::{TURN, Town, WAIT, event};
@@ -26,6 +27,7 @@ async fn what_a_cluster_lives_through() {
     each_killed(&mut town).await;
     half_dead(&mut town).await;
     second_process(&town).await;
+    liar::is_named(&town).await;
     let verified = town.run(&["verify"]).await;
     assert_eq!(verified.status, 0, "{verified}");
     let Town { home, layout, cluster, .. } = town;

@@ -46,6 +46,7 @@ impl Town {
             engine: Default::default(),
             program: env!("CARGO_BIN_EXE_concordat").into(),
             client_ports: true,
+            places: Vec::new(),
         };
         layout.make().await.unwrap();
         let cluster = layout.start(|_| {}).await.unwrap();

@@ -2,6 +2,8 @@
 
 pub mod check;
 #[cfg(feature = "sim")]
+pub mod cluster;
+#[cfg(feature = "sim")]
 pub mod mutants;
 #[cfg(feature = "sim")]
 pub mod replay;

@@ -1,15 +1,21 @@
 //! The invariants of PROTOCOL 11, one file each, checked after every step of a run by one who sees everything.
 //!
 //! They watch what leaves a custodian and what stands on its disk, never what it thinks: an invariant that asked the code under
-//! test for its opinion would share its errors.
+//! test for its opinion would share its errors. Those that one custodian's step can break are an [`Invariant`]; I6, I7, I9 and I11 speak
+//! of relays, of time and of the whole cluster, and are asked where these are known.
 
 mod i01_one_id;
 mod i02_never_falls;
 mod i03_one_vote;
 mod i04_lock_before_share;
 mod i05_nonce_once;
+#[cfg(feature = "sim")]
+pub mod i06_replay;
+pub mod i07_no_early_effect;
 mod i08_grant_shows_lock;
+pub mod i09_progress;
 mod i10_once;
+pub mod i11_honest_epochs;
 mod i12_no_late_certificate;
 mod p07_written_before_sent;
 mod r09_one_roster;

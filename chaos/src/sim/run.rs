@@ -8,7 +8,6 @@ use anyhow::Result;
 use concordat_finality::mutants::ALL;
 use concordat_node::order::AsyncRuntime;
 use concordat_store::memory::MemoryStore;
-use concordat_verify::Reader;
 use openraft_rt_sim::SimRuntime;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -24,7 +23,7 @@ use super::trace::Trace;
 use super::world::{Event, TIMEOUT_MS, World};
 use crate::cluster::Cluster;
 use crate::council;
-use crate::invariants::Violation;
+use crate::invariants::{Violation, i06_replay, i09_progress, i11_honest_epochs};
 
 /// How long faults last, if nobody says otherwise: long enough for several epochs.
 pub const FAULTY_MS: (u64, u64) = (4_000, 16_000);
@@ -433,8 +432,8 @@ impl Play {
             self.world.power_fails(seat);
         }
         let (began, activated) = (self.world.ended, self.world.activations.len());
-        // A minute of stragglers and the longest timeout of everybody's first epochs, then f more and two.
-        let limit = self.world.now() + 64 * TIMEOUT_MS * (self.f as u64 + 4) + 120_000;
+        let f = self.f as u64;
+        let limit = self.world.now() + i09_progress::longest_ms(TIMEOUT_MS, f);
         for _ in 0..3 {
             self.ask();
         }
@@ -453,7 +452,7 @@ impl Play {
             if self.world.now() > limit {
                 let standing = self.standing();
                 let waiting = waiting.len();
-                self.world.violate("I9", format!("{waiting} requests wait still; {standing}"));
+                self.world.violate(i09_progress::NAME, format!("{waiting} requests wait still; {standing}"));
                 return;
             }
             for event in &waiting {
@@ -465,11 +464,8 @@ impl Play {
         self.healing = self.world.ended - began;
         // Of each roster that was in force meanwhile.
         let rosters = 1 + self.world.activations.len() - activated;
-        let most = (self.f as u64 + 2) * rosters as u64;
-        if self.healing > most {
-            let message =
-                format!("{} epochs from healing to certified, at most {most} may fail", self.healing);
-            return self.world.violate("I9", message);
+        if let Err(message) = i09_progress::epochs(self.healing, f, rosters as u64) {
+            return self.world.violate(i09_progress::NAME, message);
         }
         if let Err(broken) = self.world.users.check() {
             return self.world.violate("client", broken);
@@ -494,10 +490,12 @@ impl Play {
             }
             let leader = self.world.in_force.leader(epoch, &named);
             let honest = self.world.seats.iter().any(|seat| seat.number == leader && seat.honest);
-            if self.world.epoch > epoch && honest && self.named() == named {
-                let message =
-                    format!("epoch {epoch} of custodian {leader}, who is honest and reachable, ended");
-                return self.world.violate("I11", message);
+            let judged = i11_honest_epochs::see(epoch, leader, honest, self.world.epoch);
+            // Who has been named since leads nothing any more.
+            if let Err(message) = judged
+                && self.named() == named
+            {
+                return self.world.violate(i11_honest_epochs::NAME, message);
             }
             epoch = self.world.epoch;
         }
@@ -527,19 +525,11 @@ impl Play {
             if !complete && self.world.now() < end {
                 continue;
             }
-            let mut reader = Reader::new(group);
-            events.into_iter().for_each(|event| reader.event(event));
-            match reader.check() {
-                Ok(report) if report.heads == self.world.users.history.len() as u64 => return,
+            match i06_replay::see(group, events, self.world.users.history.len() as u64) {
+                Ok(()) => return,
                 // What a head lets out may be on its way still.
-                _ if self.world.now() < end => {}
-                Ok(report) => {
-                    let told = self.world.users.history.len();
-                    let message =
-                        format!("the relays show {} heads, custodians told of {told}", report.heads);
-                    return self.world.violate("I6", message);
-                }
-                Err(failure) => return self.world.violate("I6", failure.to_string()),
+                Err(_) if self.world.now() < end => {}
+                Err(message) => return self.world.violate(i06_replay::NAME, message),
             }
         }
     }

@@ -39,6 +39,7 @@ use super::seat::{Running, Seat};
 use super::trace::Trace;
 use super::users::Users;
 use crate::cluster::{Cluster, WALL};
+use crate::invariants::i07_no_early_effect::{self, NoEarlyEffect};
 use crate::invariants::{Moment, Seen, Violation, Watch};
 
 /// How long a custodian waits before it complains, ms.
@@ -143,8 +144,7 @@ pub struct World {
     start: SimInstant,
     post: Arc<Post>,
     watch: Watch,
-    /// Every event that a certificate covers.
-    certified: BTreeSet<Hash>,
+    effects: NoEarlyEffect,
     /// Messages read before.
     read: Reading,
     /// In which epochs each head was signed.
@@ -212,7 +212,7 @@ impl World {
             start: SimInstant::now(),
             post,
             watch: Watch::default(),
-            certified: BTreeSet::new(),
+            effects: NoEarlyEffect::default(),
             read: Reading::default(),
             signed: BTreeMap::new(),
         }
@@ -328,10 +328,9 @@ impl World {
         }
     }
 
-    /// I7: nothing is published before its certificate.
     fn published(&mut self, event: &ValidEvent) {
-        if event.author() == self.cluster.context.group() && !self.certified.contains(&event.id()) {
-            self.violate("I7", format!("event {} was published before its certificate", event.id()));
+        if let Err(message) = self.effects.published(self.cluster.context.group(), event) {
+            self.violate(i07_no_early_effect::NAME, message);
         }
     }
 
@@ -483,7 +482,7 @@ impl World {
             if honest && let Err(broken) = self.users.told(&head) {
                 self.violate("client", broken);
             }
-            self.certified.extend(head.events.iter().map(ValidEvent::id));
+            self.effects.certified(&head);
             let ready = self.process(life).map(|running| running.outlet.certified(&head));
             for event in ready.into_iter().flatten() {
                 self.post.put(Mail::Input { life, input: relayed(event) });

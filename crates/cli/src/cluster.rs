@@ -3,7 +3,7 @@
 //!
 //! Promises: secrets are made at run time in files with mode 0600, and this process never sees a key share; readiness is what
 //! the custodians say, never a pause; when this is dropped or this process ends, they end. Refuses: to listen anywhere but on
-//! loopback.
+//! loopback, unless it is told where.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -41,6 +41,19 @@ pub struct Layout {
     pub program: PathBuf,
     /// Do custodians serve users on ports of their own, beside the relays?
     pub client_ports: bool,
+    /// Where each custodian lives. If nobody says so, on free ports of loopback.
+    pub places: Vec<Place>,
+}
+
+/// Where one custodian lives.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where other custodians connect to.
+    pub peers: SocketAddr,
+    /// Where users connect to.
+    pub client: SocketAddr,
+    /// The command that runs its program there, with its arguments; empty to run it as it is.
+    pub through: Vec<OsString>,
 }
 
 /// A running cluster.
@@ -81,6 +94,7 @@ impl Layout {
             engine: config.storage.engine,
             program: this_program()?,
             client_ports: config.client_listen != ClientListen::Off,
+            places: Vec::new(),
         }))
     }
 
@@ -94,10 +108,11 @@ impl Layout {
             ));
         }
         let dirs = self.dirs();
-        let ports = free_ports(self.custodians * 2)?;
+        let free = if self.places.is_empty() { free_ports(self.custodians * 2)? } else { Vec::new() };
+        let said = self.places.iter().map(|place| (place.peers, place.client));
+        let found = free.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?)));
         let mut making = Vec::new();
-        for ((number, dir), pair) in (1..).zip(dirs.clone()).zip(ports.chunks_exact(2)) {
-            let &[peers, client] = pair else { continue };
+        for ((number, dir), (peers, client)) in (1..).zip(dirs.clone()).zip(said.chain(found)) {
             let client = if self.client_ports { ClientListen::At(client) } else { ClientListen::Off };
             let engine = self.engine;
             making.push(tokio::task::spawn_blocking(move || custodian(number, &dir, peers, client, engine)));
@@ -130,7 +145,7 @@ impl Layout {
     pub async fn start(&self, seen: impl Fn(&str)) -> Result<Cluster, Failure> {
         let mut members = Vec::new();
         for dir in self.dirs() {
-            members.push(self.member(&dir)?);
+            members.push(self.member(members.len(), &dir)?);
         }
         let waiting = members.iter_mut().filter_map(|member| member.process.as_mut()).map(|process| {
             let name = process.name().to_owned();
@@ -165,7 +180,7 @@ impl Layout {
     }
 
     /// Starts the custodian of a directory.
-    fn member(&self, dir: &Path) -> Result<Member, Failure> {
+    fn member(&self, index: usize, dir: &Path) -> Result<Member, Failure> {
         let path = dir.join("custodian.toml");
         let config = Config::read(&path).map_err(|error| unusable(&path, &error))?;
         let client = match config.client_listen {
@@ -174,17 +189,20 @@ impl Layout {
                 Some(CustodianAddress { address: address.to_string(), pin: pin(dir)? })
             }
         };
-        let spec = self.spec(&config.name, dir);
+        let through = self.places.get(index).map(|place| place.through.as_slice()).unwrap_or_default();
+        let spec = self.spec(&config.name, dir, through);
         let process = Some(Process::start(spec.clone())?);
         Ok(Member { client, spec, process })
     }
 
-    fn spec(&self, name: &str, dir: &Path) -> Spec {
-        let arguments = ["serve", "--json", "--exit-with-parent", "--config"].map(OsString::from);
+    fn spec(&self, name: &str, dir: &Path, through: &[OsString]) -> Spec {
+        let serve = ["serve", "--json", "--exit-with-parent", "--config"].map(OsString::from);
+        let own = [self.program.clone().into_os_string()];
+        let mut words = through.iter().cloned().chain(own).chain(serve);
         Spec {
             name: name.to_owned(),
-            program: self.program.clone(),
-            arguments: arguments.into_iter().chain([dir.join("custodian.toml").into_os_string()]).collect(),
+            program: words.next().unwrap_or_default().into(),
+            arguments: words.chain([dir.join("custodian.toml").into_os_string()]).collect(),
             log: dir.join("log"),
         }
     }
@@ -273,14 +291,28 @@ impl Cluster {
 
     /// Starts the custodian of another directory, with the next number: one that comes into office.
     pub fn enlist(&mut self, layout: &Layout, dir: &Path) -> Result<(), Failure> {
-        self.members.push(layout.member(dir)?);
+        self.members.push(layout.member(self.members.len(), dir)?);
         Ok(())
+    }
+
+    /// The process id of one, as long as it runs.
+    pub fn process_id(&self, number: u16) -> Option<u32> {
+        let member = self.members.get(usize::from(number).checked_sub(1)?)?;
+        member.process.as_ref()?.id()
     }
 
     /// Kills one with SIGKILL. `number` counts from 1.
     pub async fn kill(&mut self, number: u16) -> Result<(), Failure> {
         match self.member(number)?.process.take() {
             Some(mut process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells one to stop, as its operator would, and waits for it.
+    pub async fn stop_one(&mut self, number: u16) -> Result<(), Failure> {
+        match self.member(number)?.process.take() {
+            Some(process) => process.stop(CLUSTER_STOP).await,
             None => Ok(()),
         }
     }

@@ -204,9 +204,14 @@ impl Process {
         self.child.kill().await.map_err(|error| self.lost(&error))
     }
 
+    /// Closes its stdin, which tells it to stop.
+    pub fn hang_up(&mut self) {
+        drop(self.stdin.take());
+    }
+
     /// Stops it by closing its stdin; kills it if it doesn't end within `grace`.
     pub async fn stop(mut self, grace: Duration) -> Result<(), Failure> {
-        drop(self.stdin.take());
+        self.hang_up();
         match self.ended(grace).await {
             Ok(_) => Ok(()),
             Err(_) => self.kill().await,

@@ -5,6 +5,7 @@ use concordat_finality::wire;
 
 use super::restores::followers;
 use super::stage::{Missed, Scene, Stage, epoch_of, next_of};
+use crate::invariants::{i09_progress, i11_honest_epochs};
 use crate::sim::net::Net;
 use crate::sim::world::World;
 
@@ -32,13 +33,9 @@ async fn progress(stage: &mut Stage, ms: u64, next: u64, epoch: u64, seats: &[us
     let over = |world: &World| seats.iter().any(|seat| epoch_of(world, *seat) > epoch);
     stage.until(ms, |world| all(world) || over(world)).await;
     let world = stage.world();
-    if over(world) {
-        world.violate(
-            "I9",
-            format!("epoch {epoch}, led by an honest custodian, was lost at height {}", next - 1),
-        );
-    } else if !all(world) {
-        world.violate("I9", format!("height {} isn't certified after {ms} ms", next - 1));
+    let judged = i09_progress::height(all(world), over(world), next - 1, epoch, ms);
+    if let Err(message) = judged {
+        world.violate(i09_progress::NAME, message);
     }
 }
 
@@ -92,12 +89,11 @@ pub async fn flaky_timer(stage: &mut Stage) -> Scene {
     Ok(())
 }
 
-/// I11: no honest custodian has left the epoch of an honest leader that is reachable.
+/// No honest custodian has left epoch 0, whose leader is honest and reachable.
 fn unmoved(stage: &mut Stage, seats: &[usize]) {
     let epoch = seats.iter().map(|seat| epoch_of(&stage.play.world, *seat)).max().unwrap_or_default();
-    if epoch > 0 {
-        let told = format!("the epoch of an honest, reachable leader was ended; epoch {epoch} is entered");
-        stage.world().violate("I11", told);
+    if let Err(message) = i11_honest_epochs::see(0, 1, true, epoch) {
+        stage.world().violate(i11_honest_epochs::NAME, message);
     }
 }
 

@@ -79,6 +79,7 @@ pub async fn measure(plan: Plan, progress: &Progress) -> Result<Figures, Failure
         program: this_program()?,
         // Their counters are read there, whichever way the load takes.
         client_ports: true,
+        places: Vec::new(),
     };
     doing("starting");
     layout.make().await?;

@@ -125,6 +125,7 @@ async fn story(args: &DemoArgs, progress: &Progress) -> Result<Told, Failure> {
         engine: Default::default(),
         program: this_program()?,
         client_ports: !args.no_client_port,
+        places: Vec::new(),
     };
     progress.done(&format!("relay:      {}", relay.url()));
     let began = Instant::now();

@@ -97,6 +97,7 @@ async fn up(args: &UpArgs, seen: impl Fn(&str)) -> Result<(Cluster, Layout, Opti
                 engine: Default::default(),
                 program: this_program()?,
                 client_ports: true,
+                places: Vec::new(),
             };
             seen("making keys");
             layout.make().await?;
