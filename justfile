@@ -24,3 +24,8 @@ demo *ARGS:
 # Whole custodians in virtual time: `just sim --seeds 0..100`, `just sim --seeds 7..8 --custodians 7 --log seed-7.log`.
 sim *ARGS:
     cargo run --release -p chaos -- sim {{ARGS}}
+
+# Real custodians in network namespaces under faults, with users whose history is judged (needs root): `just cluster --seconds 600 --dir /tmp/run`.
+cluster *ARGS:
+    cargo build --release -p concordat -p chaos
+    target/release/chaos cluster {{ARGS}}

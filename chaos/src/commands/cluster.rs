@@ -18,11 +18,15 @@ use tokio::time::{Instant, sleep};
 use crate::real::cast::{Cast, Setting};
 use crate::real::fault::{Dice, Fault};
 use crate::real::judge::{self, PROGRESS_MS, Verdict};
+use crate::real::land::Land;
 use crate::real::users::{self, Call};
 use crate::real::{Note, listening, report};
 
 /// The log's kind that a new group has.
 const LOG: u16 = 400;
+
+/// Exit status where there are no namespaces: nothing was tested.
+const NOT_HERE: u8 = 3;
 
 /// What runs on after the last fault.
 const QUIET: Duration = Duration::from_secs(5);
@@ -94,6 +98,10 @@ impl ClusterArgs {
             users: self.users,
             seed: self.seed,
         };
+        if let Err(why) = Land::probe() {
+            eprintln!("SKIPPED: cluster: {why:#}");
+            return Ok(ExitCode::from(NOT_HERE));
+        }
         let (group, notes) = runtime()?.block_on(self.play(setting, dice, faults))?;
         let calls: Vec<Call> = read(&users::calls_file(&dir))?;
         let events: Vec<nostr::Event> = read(&users::events_file(&dir))?;

@@ -312,10 +312,10 @@ impl Cast {
             Kind::Paused | Kind::LeaderPaused => {
                 let who = if fault.kind == Kind::Paused { one } else { self.leader(one) };
                 self.signal(who, "-STOP")?;
-                self.note(Some(who), What::Down);
+                self.note(Some(who), What::Paused);
                 sleep(until - Instant::now()).await;
                 self.signal(who, "-CONT")?;
-                self.note(Some(who), What::Up);
+                self.note(Some(who), What::Resumed);
             }
             Kind::Storm => {
                 while Instant::now() < until {

@@ -58,6 +58,14 @@ impl Land {
         Ok(land)
     }
 
+    /// Can one be built here? The smallest there is comes and goes.
+    ///
+    /// # Errors
+    /// As [`Land::build`].
+    pub fn probe() -> Result<()> {
+        Land::build(0).map(drop)
+    }
+
     fn make(&self) -> Result<()> {
         let bridge = self.bridge();
         ip(&["link", "add", &bridge, "type", "bridge"])?;

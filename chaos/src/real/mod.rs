@@ -68,8 +68,12 @@ pub enum What {
     },
     /// Its process runs.
     Up,
-    /// Its process is gone or stands still.
+    /// Its process is gone.
     Down,
+    /// Its process stands still.
+    Paused,
+    /// It goes on where it was.
+    Resumed,
     /// It complains.
     Alarm {
         /// In its words.

@@ -109,7 +109,7 @@ fn faults(picture: &mut Picture, notes: &[Note]) {
 /// One custodian: its epochs, when it led, when it was away.
 fn custodian(picture: &mut Picture, number: u16, notes: &[Note]) {
     picture.name(&format!("custodian {number}"), LANE);
-    let (mut epoch, mut down) = (None::<(u64, u64, u64)>, None::<u64>);
+    let (mut epoch, mut down, mut kept) = (None::<(u64, u64, u64)>, None::<u64>, None);
     let end = picture.to_ms;
     let close = |picture: &mut Picture, epoch: &mut Option<(u64, u64, u64)>, at: u64| {
         if let Some((from, number_of, leader)) = epoch.take() {
@@ -126,14 +126,18 @@ fn custodian(picture: &mut Picture, number: u16, notes: &[Note]) {
                 close(picture, &mut epoch, note.at_ms);
                 epoch = Some((note.at_ms, *entered, *leader));
             }
-            What::Down => {
+            What::Down | What::Paused => {
+                kept = epoch;
                 close(picture, &mut epoch, note.at_ms);
                 down = down.or(Some(note.at_ms));
             }
-            What::Up => {
+            What::Up | What::Resumed => {
                 if let Some(from) = down.take() {
                     picture.bar(from, note.at_ms, LANE - 6.0, "down", "away");
                 }
+                // Who stood still is in its epoch still; who was started says in which it is.
+                let resumed = kept.take().filter(|_| note.what == What::Resumed);
+                epoch = resumed.map(|(_, number_of, leader)| (note.at_ms, number_of, leader)).or(epoch);
             }
             _ => {}
         }

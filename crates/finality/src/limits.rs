@@ -22,6 +22,10 @@ pub const POOL_PER_CUSTODIAN: usize = 4_000;
 /// Requests of one author in one custodian's queue: a flood by one key leaves room for others.
 pub const POOL_PER_AUTHOR: usize = 1_000;
 
+/// Longest pause between two sendings of one request to the leader, in first timeouts: after a line was cut for long, a request is
+/// with the leader in some seconds; a full pool costs a few hundred requests a second.
+pub const FORWARD_LONGEST: u64 = 8;
+
 /// Entries of an epoch's log after which its leader hands over (PROTOCOL 5).
 pub const EPOCH_ENTRIES: u64 = 1 << 20;
 

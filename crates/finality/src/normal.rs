@@ -55,13 +55,14 @@ impl<S: Store, R: Rules> Core<S, R> {
         }
     }
 
-    /// Sends the leader what it may not have.
+    /// Sends the leader what it may not have, again and again until it is in a batch.
     pub(crate) fn forward_requests(&mut self) {
         if self.epoch.started.is_none() {
             return;
         }
-        let due = self.pool.to_forward(self.now.mono_ms);
         let leader = self.leader();
+        let again = Some(self.timing.timeout_ms).filter(|_| leader != self.me && R::keeps(Rule::Repeats));
+        let due = self.pool.to_forward(self.now.mono_ms, again);
         if leader != self.me && !due.is_empty() {
             self.send_requests(leader, &due);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use concordat_events::hash::Hash;
 use concordat_events::{PublicKey, ValidEvent};
 
-use crate::limits::{POOL_BYTES, POOL_PER_AUTHOR, POOL_PER_CUSTODIAN};
+use crate::limits::{FORWARD_LONGEST, POOL_BYTES, POOL_PER_AUTHOR, POOL_PER_CUSTODIAN};
 
 /// Ids that have left a queue before it is swept.
 const SWEEP: usize = 256;
@@ -20,6 +20,8 @@ struct Waiting {
     since_ms: u64,
     /// Is it in a batch of the running epoch?
     ordered: bool,
+    /// How long the pause was since it was sent to the running epoch's leader before, ms; 0 if it wasn't.
+    pause_ms: u64,
 }
 
 /// The pool of one custodian.
@@ -70,7 +72,7 @@ impl Pool {
             self.forward.insert((at, id));
             self.own.insert((now_ms, id));
         }
-        self.waiting.insert(id, Waiting { event, from, since_ms: now_ms, ordered });
+        self.waiting.insert(id, Waiting { event, from, since_ms: now_ms, ordered, pause_ms: 0 });
         true
     }
 
@@ -132,7 +134,7 @@ impl Pool {
             self.queues.entry(from).or_default().push_back(id);
         }
         for waiting in self.waiting.values_mut() {
-            waiting.ordered = false;
+            (waiting.ordered, waiting.pause_ms) = (false, 0);
         }
         self.unordered = self.waiting.len();
         self.forward = self.own.iter().map(|(_, id)| (at_ms, *id)).collect();
@@ -196,13 +198,20 @@ impl Pool {
         self.unordered > 0
     }
 
-    /// Own requests that are due to be sent to the leader and that no batch holds yet; each is given once.
-    pub fn to_forward(&mut self, now_ms: u64) -> Vec<ValidEvent> {
+    /// Own requests that are due to be sent to the leader and that no batch holds yet. With `again_ms`, the first pause, each is due
+    /// again after pauses that double: what was sent may be lost with its connection, and nobody else may know of it.
+    pub fn to_forward(&mut self, now_ms: u64, again_ms: Option<u64>) -> Vec<ValidEvent> {
         let mut due = Vec::new();
         while let Some((at, id)) = self.forward.first().copied().filter(|(at, _)| *at <= now_ms) {
             self.forward.remove(&(at, id));
-            if let Some(waiting) = self.waiting.get(&id).filter(|waiting| !waiting.ordered) {
-                due.push(waiting.event.clone());
+            let Some(waiting) = self.waiting.get_mut(&id).filter(|waiting| !waiting.ordered) else {
+                continue;
+            };
+            due.push(waiting.event.clone());
+            if let Some(first) = again_ms {
+                let first = first.max(1);
+                waiting.pause_ms = (waiting.pause_ms * 2).clamp(first, first * FORWARD_LONGEST);
+                self.forward.insert((now_ms + waiting.pause_ms, id));
             }
         }
         due

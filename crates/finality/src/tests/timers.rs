@@ -1,10 +1,13 @@
 //! The timers behind complaints: when they run out, and how long they are (PROTOCOL 5).
 
+use concordat_events::batch::Batch;
+
+use super::net::definition;
 use super::solo::{ME, Solo};
-use crate::Input;
 use crate::limits::EPOCH_MS;
 use crate::message::{Body, Cause, Kind};
 use crate::rules::Law;
+use crate::{Input, Origin};
 
 impl Solo<Law> {
     fn complained_of(&self, epoch: u64) -> Option<Cause> {
@@ -115,4 +118,41 @@ fn a_head_that_comes_quickly_makes_timeouts_shorter_again() {
     assert_eq!(after, before, "half the timeout would leave nothing to spare");
     let (_, after) = head_after(0, false);
     assert_eq!(after, before, "what is only taken over says nothing about the network");
+}
+
+/// When this custodian sent the leader requests, since `from`, until `until`.
+fn forwarded(solo: &mut Solo<Law>, until: u64) -> Vec<u64> {
+    let (mut times, mut seen) = (Vec::new(), solo.sent.len());
+    while solo.now < until {
+        solo.input(Input::Tick);
+        let new = solo.sent.iter().skip(seen).filter(|message| message.kind() == Kind::Requests).count();
+        seen = solo.sent.len();
+        times.extend((0..new).map(|_| solo.now));
+        solo.now = solo.decider.next_wake().max(solo.now + 1);
+    }
+    times
+}
+
+#[test]
+fn a_request_is_sent_to_the_leader_until_a_batch_holds_it() {
+    let mut solo = Solo::<Law>::running();
+    let (batch, id) = solo.head(0);
+    solo.start_epoch(0, None);
+    solo.propose(0, &batch, id);
+    let certificate = solo.signed(std::slice::from_ref(&batch)).unwrap();
+    solo.say(1, Kind::Certificate, &certificate);
+    let began = solo.now;
+    let timeout = solo.timeout_ms();
+    let request = definition(solo.cluster, "lonely");
+    solo.input(Input::Request { event: Box::new(request.clone()), origin: Origin::Client });
+    let mut times = forwarded(&mut solo, began + 40 * timeout);
+    // With its complaint, after the first timeout, it shows the others too what it waits for.
+    times.dedup();
+    let pauses: Vec<u64> = times.windows(2).map(|pair| (pair[1] - pair[0]).div_ceil(timeout)).collect();
+    assert_eq!(pauses, [2, 4, 8, 8, 8, 8], "{times:?} since {began}");
+
+    // It is in a batch: the leader has it.
+    solo.order(0, &Batch { time_ms: batch.time_ms + 1, requests: vec![request] });
+    let now = solo.now;
+    assert_eq!(forwarded(&mut solo, now + 20 * timeout), Vec::<u64>::new());
 }
