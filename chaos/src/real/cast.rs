@@ -175,7 +175,10 @@ impl Cast {
         let notes = Arc::default();
         let (relay, users) = (Some(relay), Some(users));
         let cast = Cast { setting, land, disks, cluster, relay, relay_spec, users, notes };
-        (1..=n).for_each(|number| cast.listen(number));
+        for (number, client) in (1..=n).zip(cast.cluster.clients()) {
+            cast.note(Some(number), What::Door { at: client.address });
+            cast.listen(number);
+        }
         Ok(cast)
     }
 

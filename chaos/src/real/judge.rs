@@ -13,11 +13,15 @@ use concordat_events::{Hash, Head, PublicKey, ValidEvent};
 use concordat_verify::Reader;
 use serde::{Deserialize, Serialize};
 
-use super::users::{Answer, Ask, Call};
+use super::users::{Answer, Ask, Call, UNANSWERED};
 use super::{Note, What};
 
 /// How long after everything healed an input must have been asked and answered, ms.
 pub const PROGRESS_MS: u64 = 30_000;
+
+/// How long nothing may be wrong, in all, while an input waits at a custodian that runs on, ms: its longest pause between two sendings
+/// to the leader, and a change of epoch.
+pub const WAITS_MS: u64 = 25_000;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +117,7 @@ pub fn judge(
     order(&history, calls, &mut broken);
     values(&history, calls, &mut broken);
     let recovered_ms = progress(calls, notes, &mut broken);
+    lost(&history, calls, notes, &mut broken);
     let count = |wanted: fn(&Answer) -> bool| {
         calls.iter().filter_map(|call| call.answer.as_ref()).filter(|answer| wanted(answer)).count() as u64
     };
@@ -231,6 +236,67 @@ fn progress(calls: &[Call], notes: &[Note], broken: &mut Vec<String>) -> Vec<u64
     recovered
 }
 
+/// When something was wrong: each fault's name, beginning and end.
+fn faults(notes: &[Note]) -> Vec<(&str, u64, u64)> {
+    let (mut faults, mut began) = (Vec::new(), None);
+    for note in notes {
+        match &note.what {
+            What::Fault { fault } => began = Some((fault.split(' ').next().unwrap_or_default(), note.at_ms)),
+            What::Healed { .. } => faults.extend(began.take().map(|(name, from)| (name, from, note.at_ms))),
+            _ => {}
+        }
+    }
+    faults
+}
+
+/// A custodian that took an input in and runs on sees to it, though nobody asks a second time and though it was cut off at that moment.
+fn lost(history: &History, calls: &[Call], notes: &[Note], broken: &mut Vec<String>) {
+    let faults = faults(notes);
+    let Some(end) = notes.iter().map(|note| note.at_ms).max() else { return };
+    let mut certified = BTreeMap::<u64, u64>::new();
+    let mut doors = BTreeMap::<&str, u16>::new();
+    for note in notes {
+        match &note.what {
+            What::Certified { height } => {
+                let at = certified.entry(*height).or_insert(note.at_ms);
+                *at = note.at_ms.min(*at);
+            }
+            What::Door { at } => doors.extend(note.custodian.map(|number| (at.as_str(), number))),
+            _ => {}
+        }
+    }
+    for call in calls {
+        let (Ask::Add { request, .. }, Some(at)) = (&call.ask, call.at.as_deref()) else { continue };
+        // Whoever wasn't let in was told so, and a cable that is out lets nobody in.
+        let waited = match &call.answer {
+            Some(Answer::Nothing { why }) => why == UNANSWERED,
+            _ => false,
+        };
+        let unplugged = ["flapping", "leader-isolated"];
+        let outside = faults.iter().any(|(name, from, to)| {
+            unplugged.contains(name) && call.began_ms + 1_000 >= *from && call.began_ms <= *to
+        });
+        let number = doors.get(at).copied();
+        let died = notes
+            .iter()
+            .any(|note| note.custodian == number && note.what == What::Down && note.at_ms >= call.began_ms);
+        if !waited || outside || died || number.is_none() {
+            continue;
+        }
+        let settled = history.spots.get(request).and_then(|((height, _), _)| certified.get(height)).copied();
+        let until = settled.unwrap_or(end);
+        let wrong: u64 =
+            faults.iter().map(|(_, from, to)| until.min(*to).saturating_sub(call.began_ms.max(*from))).sum();
+        let quiet = until.saturating_sub(call.began_ms).saturating_sub(wrong);
+        if quiet > WAITS_MS {
+            broken.push(format!(
+                "request {request} waited at custodian {} for {quiet} ms in which nothing was wrong",
+                number.unwrap_or_default()
+            ));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,5 +380,34 @@ mod tests {
             progress(&calls, std::slice::from_ref(&healed), &mut found);
         }
         assert!(found.len() == 3 && found[0].contains("halves"), "{found:?}");
+    }
+
+    #[test]
+    fn an_input_that_a_living_custodian_forgets_is_named() {
+        let note = |at_ms, custodian, what| Note { at_ms, custodian, what };
+        let mut waiting = add(1, 1_000, 26_000, 0);
+        waiting.answer = Some(Answer::Nothing { why: UNANSWERED.into() });
+        let notes = |settled: u64, down: Option<u64>| {
+            let mut notes = vec![
+                note(0, Some(1), What::Door { at: "a".into() }),
+                note(500, None, What::Fault { fault: "halves 5 s".into() }),
+                note(6_000, None, What::Healed { fault: "halves 5 s".into() }),
+                note(settled, Some(2), What::Certified { height: 4 }),
+            ];
+            notes.extend(down.map(|at| note(at, Some(1), What::Down)));
+            notes
+        };
+        let found = |notes: &[Note], log: &History| {
+            let mut broken = Vec::new();
+            lost(log, std::slice::from_ref(&waiting), notes, &mut broken);
+            broken.len()
+        };
+        let log = history(&[(1, 4)]);
+        assert_eq!(found(&notes(6_000 + WAITS_MS, None), &log), 0);
+        assert_eq!(found(&notes(6_001 + WAITS_MS, None), &log), 1);
+        // Its memory is gone with its process.
+        assert_eq!(found(&notes(6_001 + WAITS_MS, Some(7_000)), &log), 0);
+        // It never came.
+        assert_eq!(found(&notes(6_001 + WAITS_MS, None), &history(&[])), 1);
     }
 }

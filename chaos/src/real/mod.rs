@@ -66,6 +66,11 @@ pub enum What {
         /// Of this height.
         height: u64,
     },
+    /// Where users reach it.
+    Door {
+        /// Its address.
+        at: String,
+    },
     /// Its process runs.
     Up,
     /// Its process is gone.

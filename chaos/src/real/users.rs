@@ -42,6 +42,9 @@ const LOG: u16 = 400;
 /// Longest wait for one answer.
 const WAIT: Duration = Duration::from_secs(25);
 
+/// Why there is no answer, where a call was made and waited for in vain.
+pub const UNANSWERED: &str = "no answer in time";
+
 /// Longest pause of a user between two calls, ms: two cores carry the custodians too.
 const PAUSE_MS: u64 = 400;
 
@@ -209,7 +212,7 @@ impl Town {
                     Answer::Value { height: proven.head.height, n }
                 }
                 Ok(Err(failure)) => Answer::Nothing { why: failure.to_string() },
-                Err(_) => Answer::Nothing { why: "no answer in time".into() },
+                Err(_) => Answer::Nothing { why: UNANSWERED.into() },
             };
             self.answered(at, answer);
             return Ok(());
@@ -225,7 +228,7 @@ impl Town {
             let answer = match settled {
                 Ok(Ok(settled)) => Answer::Settled { height: settled.height, rejected: settled.reason },
                 Ok(Err(failure)) => Answer::Nothing { why: failure.to_string() },
-                Err(_) => Answer::Nothing { why: "no answer in time".into() },
+                Err(_) => Answer::Nothing { why: UNANSWERED.into() },
             };
             (at, answer)
         } else {
@@ -234,7 +237,7 @@ impl Town {
             let answer = match sent.await {
                 Ok(Ok(outcome)) => shown(self.group.key, &outcome.log_event, request.id())?,
                 Ok(Err(error)) => Answer::Nothing { why: error.to_string() },
-                Err(_) => Answer::Nothing { why: "no answer in time".into() },
+                Err(_) => Answer::Nothing { why: UNANSWERED.into() },
             };
             (at, answer)
         };
