@@ -13,6 +13,7 @@ use concordat_node::relay::EmbeddedRelay;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::real::cast::{Cast, Setting};
@@ -102,7 +103,15 @@ impl ClusterArgs {
             eprintln!("SKIPPED: cluster: {why:#}");
             return Ok(ExitCode::from(NOT_HERE));
         }
-        let (group, notes) = runtime()?.block_on(self.play(setting, dice, faults))?;
+        // Whoever stops it stops it here, so that nothing of it is left behind.
+        let (group, notes) = runtime()?.block_on(async {
+            let mut asked = signal(SignalKind::terminate())?;
+            tokio::select! {
+                played = self.play(setting, dice, faults) => played,
+                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+                _ = asked.recv() => bail!("told to stop"),
+            }
+        })?;
         let calls: Vec<Call> = read(&users::calls_file(&dir))?;
         let events: Vec<nostr::Event> = read(&users::events_file(&dir))?;
         let events = events.into_iter().map(ValidEvent::check).collect::<Result<Vec<_>, _>>()?;

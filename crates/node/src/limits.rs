@@ -29,8 +29,9 @@ pub const MAX_MEMBERS: usize = 64;
 /// Wrappers that wait on the leader for a place in its log. More than a few mean that no majority answers.
 pub const ORDER_QUEUE: usize = 64;
 
-/// Committed wrappers that wait for their reader before the log stops applying more.
-pub const DELIVERY_QUEUE: usize = 256;
+/// Committed wrappers that wait for their reader before the log stops applying more: fewer than an epoch of a simulated run has, so that
+/// a group that waits for a reader who waits for the group is seen there.
+pub const DELIVERY_QUEUE: usize = 16;
 
 /// Log entries read from the store at a time when a log is walked from its beginning.
 pub const LOG_PAGE: usize = 128;

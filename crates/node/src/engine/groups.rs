@@ -221,24 +221,27 @@ impl<O: Outside> Shared<O> {
         let members = context.roster.numbers().collect();
         let config = GroupConfig { epoch, me: *me, leader, members, lead, timing: *timing };
         let check = Arc::new(EntryCheck::new(context.clone()));
+        // What stands committed in the log comes out while it is being opened: it is read from the beginning.
+        let (out, deliveries) = order::deliveries();
+        let closed = Arc::new(AtomicBool::new(false));
+        detach(O::Rt::spawn(deliver(epoch, deliveries, check.clone(), closed.clone(), inbox.clone())));
         let opened =
-            Log::<O>::open(config, store.clone(), flusher.clone(), link.clone(), check.clone()).await;
-        let (log, deliveries) = match opened {
-            Ok(opened) => opened,
-            Err(error @ OpenError::Store { .. }) => {
-                self.fail(&error);
-                return None;
-            }
+            Log::<O>::open(config, store.clone(), flusher.clone(), link.clone(), check.clone(), out).await;
+        let log = match opened {
+            Ok(log) => log,
             Err(error) => {
-                tracing::error!(%error, "the ordered log");
-                inbox.input(Input::GroupFailed { epoch }).await;
+                closed.store(true, Ordering::Release);
+                if matches!(error, OpenError::Store { .. }) {
+                    self.fail(&error);
+                } else {
+                    tracing::error!(%error, "the ordered log");
+                    inbox.input(Input::GroupFailed { epoch }).await;
+                }
                 return None;
             }
         };
         self.set_running(Some((epoch, log.clone())));
-        let closed = Arc::new(AtomicBool::new(false));
         let (appends, to_append) = mpsc::unbounded();
-        detach(O::Rt::spawn(deliver(epoch, deliveries, check.clone(), closed.clone(), inbox.clone())));
         detach(O::Rt::spawn(append(epoch, to_append, log.clone())));
         Some(Open { epoch, log, check, appends, closed })
     }

@@ -24,7 +24,7 @@ use super::link::{Links, Outward, RaftLink};
 use super::storage::{Log, LogStore};
 use super::types::{TC, Watched};
 use super::wire::Content;
-use super::{Deliveries, GroupConfig, Health, OpenError, OrderError, OrderedLog, Timing};
+use super::{GroupConfig, Health, OpenError, OrderError, OrderedLog, Timing};
 use crate::limits;
 
 /// The log group of one epoch: a cheap handle, all clones of which are the same group.
@@ -70,9 +70,10 @@ where
     L: RaftLink,
     G: GuardRules,
 {
-    /// Opens the group of `config.epoch` and returns it with the channel of its committed wrappers.
+    /// Opens the group of `config.epoch`; its committed wrappers go to `out`.
     ///
-    /// The log that stands in the store is checked again, and what of it was known to be committed is delivered first.
+    /// The log that stands in the store is checked again, and what of it was known to be committed is delivered first: before this
+    /// returns, so somebody must read `out`'s other end meanwhile. A log longer than the queue would never open else.
     /// The leader starts to ask for votes at once and goes on until it leads.
     ///
     /// # Errors
@@ -83,7 +84,8 @@ where
         flusher: F,
         link: L,
         check: Arc<dyn WrapperCheck>,
-    ) -> Result<(Self, Deliveries), OpenError> {
+        out: mpsc::Sender<Committed>,
+    ) -> Result<Self, OpenError> {
         let epoch = config.epoch;
         let members = validate(&config)?;
         let stored = |source| OpenError::Store { epoch, source };
@@ -103,7 +105,6 @@ where
         let refusals = Arc::new(Refusals::default());
         let closing = Watched::<Rt, bool>::new(false);
         let closed = closing.subscribe();
-        let (out, deliveries) = mpsc::channel(limits::DELIVERY_QUEUE);
         let raft = if leads && !config.lead {
             None
         } else {
@@ -147,7 +148,7 @@ where
             group.close().await;
             return Err(error);
         }
-        Ok((group, deliveries))
+        Ok(group)
     }
 
     async fn start(

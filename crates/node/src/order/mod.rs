@@ -43,6 +43,11 @@ pub use wire::epoch_of;
 /// Committed wrappers in order, from batch 0 on, each once in a run of the process.
 pub type Deliveries = mpsc::Receiver<Committed>;
 
+/// The way from a group to its reader, who must be there before the group is opened.
+pub fn deliveries() -> (mpsc::Sender<Committed>, Deliveries) {
+    mpsc::channel(crate::limits::DELIVERY_QUEUE)
+}
+
 /// An ordered log of opaque entries for one epoch (PROTOCOL 6).
 ///
 /// Entries are wrappers signed by the epoch's leader; they are not interpreted beyond the [`WrapperCheck`] given when

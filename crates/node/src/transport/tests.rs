@@ -15,7 +15,8 @@ use super::*;
 use crate::keys::CustodianKeys;
 use crate::limits;
 use crate::order::{
-    Committed, Deliveries, Group, GroupConfig, OrderedLog, ThreadFlusher, Timing, TokioRuntime, WrapperCheck,
+    self, Committed, Deliveries, Group, GroupConfig, OrderedLog, ThreadFlusher, Timing, TokioRuntime,
+    WrapperCheck,
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -464,9 +465,10 @@ async fn a_log_group_runs_over_real_connections() {
             lead: true,
             timing: Timing::default(),
         };
-        let opened = Group::open(config, store, flusher, peers, Arc::new(Anything)).await.unwrap();
-        *handler.0.lock().unwrap() = Some(opened.0.clone());
-        groups.insert(number, opened);
+        let (out, deliveries) = order::deliveries();
+        let group = Group::open(config, store, flusher, peers, Arc::new(Anything), out).await.unwrap();
+        *handler.0.lock().unwrap() = Some(group.clone());
+        groups.insert(number, (group, deliveries));
     }
     let leader = groups[&1].0.clone();
     let mut taken = Vec::new();

@@ -228,8 +228,9 @@ async fn with_lying_follower(
     let store = cluster.stores[&1].clone();
     let flusher = Arc::new(InlineFlusher::new(store.clone()));
     let config = cluster.config(6, 1, 1);
-    let (leader, mut deliveries) =
-        Group::<Rt, _, _, _>::open(config, store, flusher, link, cluster.check.clone()).await.unwrap();
+    let (out, mut deliveries) = futures::channel::mpsc::channel(UNREAD);
+    let leader =
+        Group::<Rt, _, _, _>::open(config, store, flusher, link, cluster.check.clone(), out).await.unwrap();
     let chain = chain(6, 30);
     for entry in &chain {
         leader.append(entry.clone()).await.unwrap();

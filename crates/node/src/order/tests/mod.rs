@@ -21,6 +21,9 @@ use tokio::sync::watch;
 
 use super::*;
 
+/// Deliveries that a test may leave unread.
+const UNREAD: usize = 512;
+
 pub type Store = Arc<MemoryStore>;
 pub type TestGroup<Rt, G = Guarded> = Group<Rt, Store, Arc<InlineFlusher<Store>>, Link<Rt, G>, G>;
 
@@ -214,13 +217,22 @@ impl<Rt: Clock, G: GuardRules> Cluster<Rt, G> {
     }
 
     pub async fn open_with(&self, config: GroupConfig) -> Result<(TestGroup<Rt, G>, Deliveries), OpenError> {
+        let (out, deliveries) = futures::channel::mpsc::channel(UNREAD);
+        Ok((self.open_into(config, out).await?, deliveries))
+    }
+
+    pub async fn open_into(
+        &self,
+        config: GroupConfig,
+        out: futures::channel::mpsc::Sender<Committed>,
+    ) -> Result<TestGroup<Rt, G>, OpenError> {
         let (epoch, me) = (config.epoch, config.me);
         let store = self.stores[&me].clone();
         let flusher = Arc::new(InlineFlusher::new(store.clone()));
         let link = Link { net: self.net.clone(), me };
-        let (group, deliveries) = Group::open(config, store, flusher, link, self.check.clone()).await?;
+        let group = Group::open(config, store, flusher, link, self.check.clone(), out).await?;
         self.net.groups.lock().unwrap().insert((epoch, me), group.clone());
-        Ok((group, deliveries))
+        Ok(group)
     }
 
     pub async fn open(&self, epoch: u64, me: u16, leader: u16) -> (TestGroup<Rt, G>, Deliveries) {

@@ -246,6 +246,32 @@ async fn a_new_epoch_stands_beside_the_old_one<Rt: Clock>() {
     }
 }
 
+story!(a_log_longer_than_the_queue_opens_while_somebody_reads);
+async fn a_log_longer_than_the_queue_opens_while_somebody_reads<Rt: Clock>() {
+    let cluster = Cluster::<Rt>::new(4);
+    let mut all = cluster.open_all(2, 1).await;
+    let chain = chain(2, 3 * u64::try_from(limits::DELIVERY_QUEUE).unwrap());
+    let leader = all[&1].0.clone();
+    for entry in &chain {
+        leader.append(entry.clone()).await.unwrap();
+    }
+    for (_, deliveries) in all.values_mut() {
+        expect(deliveries, 2, &chain, 0).await;
+    }
+    all[&3].0.clone().close().await;
+    let (out, mut deliveries) = deliveries();
+    let read = async {
+        expect(&mut deliveries, 2, &chain, 0).await;
+        deliveries
+    };
+    let (opened, deliveries) =
+        futures::future::join(cluster.open_into(cluster.config(2, 3, 1), out), read).await;
+    all.insert(3, (opened.unwrap(), deliveries));
+    for (group, _) in all.values() {
+        group.clone().close().await;
+    }
+}
+
 story!(a_closed_group_does_nothing_more);
 async fn a_closed_group_does_nothing_more<Rt: Clock>() {
     let cluster = Cluster::<Rt>::new(4);
