@@ -249,7 +249,7 @@ fn custodian(
     let toml = config.to_toml().map_err(|error| unusable(dir, &error))?;
     file::write_new(&path, toml.as_bytes()).map_err(|error| unusable(dir, &error))?;
     let config = Config::read(&path).map_err(|error| unusable(&path, &error))?;
-    init(dir, &config, &peers.to_string()).map_err(|error| unusable(dir, &error))
+    Ok(init(dir, &config, &peers.to_string()).map_err(|error| unusable(dir, &error))?.0)
 }
 
 /// The pin of a custodian's certificate, from its card.

@@ -15,8 +15,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::certificate;
 use crate::config::{Config, ConfigError};
-use crate::dir::{CustodianDir, DirError, card_in, is_share, shares_in};
+use crate::dir::{CustodianDir, DirError, card_in, is_share, left_in, shares_in};
 use crate::handover::ACCEPTED;
+use crate::interrupted::{Earlier, step};
 use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError, seal};
 
@@ -122,8 +123,8 @@ impl Drop for Entry {
 }
 
 /// Makes a backup of the custodian with this configuration file in a new file. It may be running meanwhile: nothing that it
-/// writes is read.
-pub fn backup(config: &Path, out: &Path) -> Result<Subject, BackupError> {
+/// writes is read. A file that is there and holds just this is what an earlier call has made.
+pub fn backup(config: &Path, out: &Path) -> Result<(Subject, Earlier), BackupError> {
     let dir = file::directory_of(config);
     let settings = Config::read(config)?;
     let passphrase = Passphrase::read(&settings.passphrase_file)?;
@@ -139,19 +140,30 @@ pub fn backup(config: &Path, out: &Path) -> Result<Subject, BackupError> {
     }
     let subject = examine(dir, &settings.name, &passphrase)?;
     let plain = Zeroizing::new(Contents { version: VERSION, files }.encode_to_vec());
+    let opened = || seal::open_with_passphrase(out, &passphrase, &file::read(out, "")?);
+    if out.exists() {
+        return match opened() {
+            Ok(back) if *back == *plain => {
+                file::forget(out)?;
+                file::sync_directory(file::directory_of(out))?;
+                Ok((subject, Earlier::Resumed))
+            }
+            _ => Err(FileError::Exists { path: out.to_owned() }.into()),
+        };
+    }
+    let earlier = Earlier::left_behind(file::was_interrupted(out));
     let sealed = seal::seal_with_passphrase(out, &passphrase, &plain)?;
     file::write_new(out, &sealed)?;
     // Read back and opened, as whoever needs it will.
-    let back = seal::open_with_passphrase(out, &passphrase, &file::read(out, "")?)?;
-    if *back != *plain {
+    if *opened()? != *plain {
         return Err(FileError::ReadBack { path: out.to_owned() }.into());
     }
-    Ok(subject)
+    Ok((subject, earlier))
 }
 
 /// Restores a backup into a directory that doesn't exist or is empty. `passphrase_file` is the one that it was made under; the
-/// restored configuration names it. A crash on the way leaves the directory as it was.
-pub fn restore(from: &Path, passphrase_file: &Path, to: &Path) -> Result<Subject, BackupError> {
+/// restored configuration names it. A crash on the way leaves the directory as it was, or whole.
+pub fn restore(from: &Path, passphrase_file: &Path, to: &Path) -> Result<(Subject, Earlier), BackupError> {
     let broken = |what| BackupError::Contents { path: from.to_owned(), what };
     let passphrase = Passphrase::read(passphrase_file)?;
     let sealed = file::read(from, "name the file that `backup` wrote")?;
@@ -170,14 +182,19 @@ pub fn restore(from: &Path, passphrase_file: &Path, to: &Path) -> Result<Subject
             return Err(broken("holds a file twice"));
         }
     }
-    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(BackupError::NotEmpty(to.to_owned()));
-    }
-
     // Beside it, and renamed when it is whole.
     let mut half = to.as_os_str().to_owned();
     half.push(".restoring");
     let half = PathBuf::from(half);
+    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
+        if !is_restored(to, &files) {
+            return Err(BackupError::NotEmpty(to.to_owned()));
+        }
+        let subject = examine(to, &Config::read(&to.join("custodian.toml"))?.name, &passphrase)?;
+        file::sync_directory(file::directory_of(to))?;
+        return Ok((subject, Earlier::Resumed));
+    }
+    let earlier = Earlier::left_behind(half.exists());
     clear(&half)?;
     let subject = {
         let dir = CustodianDir::open(&half)?;
@@ -193,27 +210,49 @@ pub fn restore(from: &Path, passphrase_file: &Path, to: &Path) -> Result<Subject
         dir.write_config(&config)?;
         examine(&half, &config.name, &passphrase)?
     };
-    fs::rename(&half, to).map_err(io(to, "renaming the restored directory"))?;
+    step().and_then(|()| fs::rename(&half, to)).map_err(io(to, "renaming the restored directory"))?;
     file::sync_directory(file::directory_of(to))?;
-    Ok(subject)
+    Ok((subject, earlier))
+}
+
+/// Is this what a call has restored from these files, and nobody has used since?
+fn is_restored(dir: &Path, files: &BTreeMap<&str, &[u8]>) -> bool {
+    let same = |(name, bytes): (&&str, &&[u8])| {
+        *name == "custodian.toml" || file::read(&dir.join(name), "").is_ok_and(|found| found == *bytes)
+    };
+    let known = |entry: std::io::Result<fs::DirEntry>| {
+        let name = entry.ok().and_then(|entry| entry.file_name().into_string().ok());
+        name.is_some_and(|name| name == "lock" || files.contains_key(name.as_str()))
+    };
+    files.iter().all(same) && fs::read_dir(dir).is_ok_and(|mut entries| entries.all(known))
 }
 
 /// Gives the keys of a custodian another passphrase. It must not be running. `passphrase_file` of its configuration is changed
 /// last; interrupted between the two, the same call ends it.
-pub fn change_passphrase(config: &Path, new_file: &Path) -> Result<(), BackupError> {
+pub fn change_passphrase(config: &Path, new_file: &Path) -> Result<Earlier, BackupError> {
     let path = file::directory_of(config);
     let dir = CustodianDir::open(path)?;
     let mut settings = Config::read(config)?;
     let (old, new) = (Passphrase::read(&settings.passphrase_file)?, Passphrase::read(new_file)?);
     let sealed = dir.file("keys.age");
+    let named = fs::canonicalize(new_file).map_err(io(new_file, "naming"))?;
+    let mut earlier = Earlier::left_behind(file::was_interrupted(&sealed));
     match CustodianKeys::open(&sealed, &old) {
+        Ok(_) if settings.passphrase_file == named => {
+            file::forget(config)?;
+            file::sync_directory(path)?;
+            return Ok(Earlier::Resumed);
+        }
         Ok(keys) => keys.reseal(&sealed, &new)?,
-        // An earlier call came as far as this.
-        Err(KeysError::Seal(SealError::WrongPassphrase { .. })) => drop(CustodianKeys::open(&sealed, &new)?),
+        Err(KeysError::Seal(SealError::WrongPassphrase { .. })) => {
+            drop(CustodianKeys::open(&sealed, &new)?);
+            earlier = Earlier::Resumed;
+        }
         Err(error) => return Err(error.into()),
     }
-    settings.passphrase_file = fs::canonicalize(new_file).map_err(io(new_file, "naming"))?;
-    Ok(file::replace(config, settings.to_toml()?.as_bytes())?)
+    settings.passphrase_file = named;
+    file::replace(config, settings.to_toml()?.as_bytes())?;
+    Ok(earlier)
 }
 
 /// Opens all that a restored custodian will need.
@@ -253,18 +292,15 @@ fn clear(half: &Path) -> Result<(), FileError> {
     }
     let shares = shares_in(half).unwrap_or_default();
     let shares = shares.iter().filter_map(|path| path.file_name()?.to_str());
+    for path in left_in(half).unwrap_or_default() {
+        file::remove(&path)?;
+    }
     for name in FILES.into_iter().chain(["lock"]).chain(shares) {
         for name in [name.to_owned(), format!(".{name}.new")] {
-            let path = half.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(io(&path, "removing what an earlier restore left")(error));
-                }
-                _ => {}
-            }
+            file::remove(&half.join(name))?;
         }
     }
-    fs::remove_dir(half).map_err(io(half, "removing what an earlier restore left"))
+    step().and_then(|()| fs::remove_dir(half)).map_err(io(half, "removing what an earlier restore left"))
 }
 
 fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> FileError {
@@ -298,7 +334,7 @@ mod tests {
         let later = concordat_events::Hash::from_bytes([7; 32]);
         let first = held.share(keys).unwrap().unwrap();
         held.write_next_share(keys, later, &first).unwrap();
-        let subject = backup(&config, &out).unwrap();
+        let (subject, _) = backup(&config, &out).unwrap();
         let share = held.share(keys).unwrap().unwrap();
         drop(held);
         assert_eq!((subject.name.as_str(), subject.number), ("c1", share.number()));
@@ -307,8 +343,11 @@ mod tests {
         let names: Vec<String> = contents(&out, &passphrase).files.iter().map(|f| f.name.clone()).collect();
         let known = |name: &String| FILES.contains(&name.as_str()) || is_share(name);
         assert!(names.iter().all(known) && names.len() == 7, "{names:?}");
+        // The same again is the one that is there; anything else stays as it is.
+        assert_eq!(backup(&config, &out).unwrap(), (subject.clone(), Earlier::Resumed));
+        file::write_new(&temp.join("other"), b"something").unwrap();
         assert!(matches!(
-            backup(&config, &out),
+            backup(&config, &temp.join("other")),
             Err(BackupError::Dir(DirError::File(FileError::Exists { .. })))
         ));
 
@@ -320,7 +359,8 @@ mod tests {
             for name in &FILES[..left] {
                 fs::write(half.join(name), b"half").unwrap();
             }
-            assert_eq!(restore(&out, &pass, &to).unwrap(), subject);
+            assert_eq!(restore(&out, &pass, &to).unwrap(), (subject.clone(), Earlier::RolledBack));
+            assert_eq!(restore(&out, &pass, &to).unwrap().1, Earlier::Resumed);
             assert!(!half.exists() && !to.join("db").exists());
             let back = CustodianDir::open(&to).unwrap();
             let opened = back.keys(&back.config().unwrap()).unwrap();

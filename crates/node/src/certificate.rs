@@ -14,6 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::ceremony::{Card, CardError};
 use crate::config::{Config, ConfigError};
 use crate::dir::{CustodianDir, DirError, card_in};
+use crate::interrupted::Earlier;
 use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError};
 use crate::transport::{Certificate, CertificateError, Pin, Shown, Term};
@@ -71,8 +72,8 @@ pub struct Renewed {
     pub pin: Pin,
     /// Its dates.
     pub term: Term,
-    /// An earlier renewal had made it and was interrupted: it was ended, and no other one was made.
-    pub resumed: bool,
+    /// Resumed: an earlier renewal had made it, and no other one was made.
+    pub earlier: Earlier,
 }
 
 #[derive(prost::Message)]
@@ -110,8 +111,9 @@ pub fn renew(config: &Path, now: u64) -> Result<Renewed, RenewError> {
     if before.der() != card.certificate() {
         // The file was written, the card wasn't.
         write_card(path, &keys, &card, &before)?;
-        return Ok(Renewed { pin: before.pin(), term: term_of(&before), resumed: true });
+        return Ok(Renewed { pin: before.pin(), term: term_of(&before), earlier: Earlier::Resumed });
     }
+    let earlier = Earlier::left_behind(file::was_interrupted(&path.join(FILE)));
     let term = Term::beginning(now, before.term().map(|term| term.since));
     let made = Certificate::vouched_for(&keys, term)?;
     let stored = Stored { version: 1, certificate: made.der().to_vec(), key: made.key_der().to_vec() };
@@ -121,7 +123,7 @@ pub fn renew(config: &Path, now: u64) -> Result<Renewed, RenewError> {
         return Err(FileError::ReadBack { path: path.join(FILE) }.into());
     }
     write_card(path, &keys, &card, &made)?;
-    Ok(Renewed { pin: made.pin(), term, resumed: false })
+    Ok(Renewed { pin: made.pin(), term, earlier })
 }
 
 /// The certificate that the custodian of a directory shows, with its key: the renewed one, or the card's.

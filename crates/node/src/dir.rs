@@ -18,9 +18,11 @@ use std::path::{Path, PathBuf};
 use concordat_events::{Hash, SignedGenesis};
 use concordat_threshold::{KeyError, KeyShare};
 
+use crate::ceremony::pending::is_attempt;
 use crate::ceremony::{Card, CardError, Proposal, ProposalError};
 use crate::certificate;
 use crate::config::{Config, ConfigError};
+use crate::interrupted::step;
 use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase, SealError};
 use crate::transport::Certificate;
@@ -118,13 +120,28 @@ pub(crate) fn is_share(name: &str) -> bool {
     name == "share.age" || made.is_some_and(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// Is this what a process left that ended while it wrote a share, or shares of the founders' attempts?
+fn is_left(name: &str) -> bool {
+    let share = name.strip_prefix('.').and_then(|name| name.strip_suffix(".new")).is_some_and(is_share);
+    share || is_attempt(name)
+}
+
 /// The files with shares of the group's key in a directory, in the order of their names.
 pub(crate) fn shares_in(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    named_in(dir, is_share)
+}
+
+/// What processes that ended have left of shares.
+pub(crate) fn left_in(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    named_in(dir, is_left)
+}
+
+fn named_in(dir: &Path, is: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, FileError> {
     let io = |source| FileError::Io { path: dir.to_owned(), action: "listing", source };
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_share) {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(&is) {
             found.push(path);
         }
     }
@@ -150,14 +167,18 @@ impl CustodianDir {
                 use std::os::unix::fs::DirBuilderExt;
                 builder.mode(0o700);
             }
-            builder.create(path).map_err(io("creating the directory"))?;
+            step().and_then(|()| builder.create(path)).map_err(io("creating the directory"))?;
             file::sync_directory(file::directory_of(path))?;
+        }
+        let held = path.join("lock");
+        if !held.exists() {
+            step().map_err(io("creating the lock"))?;
         }
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(path.join("lock"))
+            .open(held)
             .map_err(io("creating the lock"))?;
         match lock.try_lock() {
             Ok(()) => Ok(CustodianDir { path: path.to_owned(), _lock: lock }),
@@ -248,6 +269,11 @@ impl CustodianDir {
         Ok(!shares_in(&self.path)?.is_empty())
     }
 
+    /// Are there shares beside one in force: of rosters before it, or of attempts that came to nothing so far?
+    pub fn has_shares_beside(&self, in_force: bool) -> Result<bool, DirError> {
+        Ok(shares_in(&self.path)?.len() > usize::from(in_force))
+    }
+
     /// Erases all shares but the one in force: those of rosters before it, and of ceremonies that came to nothing. What the disk
     /// itself may keep of them is out of reach, so they are overwritten and sealed besides. Says how many there were.
     pub fn erase_shares_but(&self, transcript: Option<Hash>) -> Result<usize, DirError> {
@@ -257,11 +283,20 @@ impl CustodianDir {
         }
         let mut old = shares_in(&self.path)?;
         old.retain(|path| Some(path) != kept.as_ref());
+        self.erase_left()?;
         for path in &old {
             file::erase(path)?;
         }
         file::sync_directory(&self.path)?;
         Ok(old.len())
+    }
+
+    /// Erases what processes that ended have left of shares and of founders' attempts.
+    pub fn erase_left(&self) -> Result<(), DirError> {
+        for path in left_in(&self.path)? {
+            file::erase(&path)?;
+        }
+        Ok(file::sync_directory(&self.path)?)
     }
 
     /// The card.
@@ -274,11 +309,11 @@ impl CustodianDir {
         certificate::in_use(&self.path, keys, &self.card()?)
     }
 
-    /// Writes the card of a new custodian.
+    /// Writes the card of a new custodian, before it has keys.
     pub fn write_card(&self, card: &Card) -> Result<(), DirError> {
         let path = self.file("card.json");
         let text = card.to_json().map_err(|error| DirError::Card { path: path.clone(), error })?;
-        Ok(file::write_new(&path, text.as_bytes())?)
+        Ok(file::replace(&path, text.as_bytes())?)
     }
 
     /// The proposal.
@@ -308,13 +343,8 @@ impl CustodianDir {
     /// Accepts a proposal: it is written, and an abort of an earlier one forgotten.
     pub fn accept(&self, proposal: &Proposal) -> Result<(), DirError> {
         self.write_proposal(proposal)?;
-        let path = self.file(ABORT);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(FileError::Io { path, action: "removing", source }.into())
-            }
-            _ => Ok(file::sync_directory(&self.path)?),
-        }
+        file::remove(&self.file(ABORT))?;
+        Ok(file::sync_directory(&self.path)?)
     }
 
     /// The genesis with all signatures checked; `None` before the ceremony has ended.

@@ -12,6 +12,7 @@
 //! * [`certificate`]: another TLS certificate for a custodian that runs;
 //! * [`backup`]: one sealed file that brings a custodian back; another passphrase;
 //! * [`recover`]: the ceremony after too many were restored at once;
+//! * [`interrupted`]: operations that end in the middle;
 //! * [`harden`]: no core dumps, no swap;
 //! * [`limits`]: every bound of this crate, with its reason.
 
@@ -26,6 +27,7 @@ pub mod engine;
 pub mod evidence;
 pub mod handover;
 pub mod harden;
+pub mod interrupted;
 pub mod keys;
 pub mod limits;
 pub mod order;

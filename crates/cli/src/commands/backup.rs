@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use concordat_node::backup::{self, BackupError, Subject};
+use concordat_node::interrupted::Earlier;
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -36,11 +37,14 @@ pub struct RestoreArgs {
 
 /// Runs `backup`.
 pub fn backup(args: &BackupArgs, ui: Ui) -> Result<(), Failure> {
-    let subject = backup::backup(&args.config, &args.out).map_err(failure)?;
+    let (subject, earlier) = backup::backup(&args.config, &args.out).map_err(failure)?;
     let file = args.out.display();
-    ui.result(&said(&subject, &args.out), || {
+    ui.result(&said(&subject, earlier, &args.out), || {
         format!("{} (custodian {}) is in {file}", subject.name, subject.number)
     })?;
+    if let Some(note) = earlier.note() {
+        ui.note(note);
+    }
     ui.note(
         "it opens with the passphrase only: keep that somewhere else; the safety record is never in a backup",
     );
@@ -49,18 +53,23 @@ pub fn backup(args: &BackupArgs, ui: Ui) -> Result<(), Failure> {
 
 /// Runs `restore`.
 pub fn restore(args: &RestoreArgs, ui: Ui) -> Result<(), Failure> {
-    let subject = backup::restore(&args.from, &args.passphrase_file, &args.dir).map_err(failure)?;
+    let (subject, earlier) =
+        backup::restore(&args.from, &args.passphrase_file, &args.dir).map_err(failure)?;
     let dir = args.dir.display();
-    ui.result(&said(&subject, &args.dir), || {
+    ui.result(&said(&subject, earlier, &args.dir), || {
         format!("{} (custodian {}) is restored in {dir}", subject.name, subject.number)
     })?;
+    if let Some(note) = earlier.note() {
+        ui.note(note);
+    }
     ui.note("make sure that the old one never runs again: two of one custodian count as a liar");
     ui.note("it starts in quarantine and takes part again after two more heads");
     Ok(())
 }
 
-fn said(subject: &Subject, path: &std::path::Path) -> serde_json::Value {
-    json!({"name": subject.name, "number": subject.number, "group": subject.group, "path": path})
+fn said(subject: &Subject, earlier: Earlier, path: &std::path::Path) -> serde_json::Value {
+    let Subject { name, number, group } = subject;
+    json!({"name": name, "number": number, "group": group, "path": path, "earlier": earlier.word()})
 }
 
 /// A backup's error as the shell's.

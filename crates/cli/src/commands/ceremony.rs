@@ -129,10 +129,14 @@ fn join(args: &JoinArgs, ui: Ui) -> Result<(), Failure> {
         Failure::usage("config", error.to_string(), "write name, listen and passphrase_file into it")
     })?;
     let dir = file::directory_of(&args.config);
-    let card = init(dir, &config, &args.address).map_err(|error| wrong("custodian_dir", error))?;
+    let (card, earlier) = init(dir, &config, &args.address).map_err(|error| wrong("custodian_dir", error))?;
     let path = dir.join("card.json");
-    let value = json!({"card": path, "name": card.name(), "identity": card.identity().to_hex()});
+    let value = json!({"card": path, "name": card.name(), "identity": card.identity().to_hex(),
+        "earlier": earlier.word()});
     ui.result(&value, || path.display().to_string())?;
+    if let Some(note) = earlier.note() {
+        ui.note(note);
+    }
     ui.note("send this card to who proposes; it is public and signed");
     Ok(())
 }

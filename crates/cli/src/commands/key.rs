@@ -76,10 +76,14 @@ pub fn run(command: KeyCommand, ui: Ui) -> Result<(), Failure> {
 }
 
 fn passphrase(args: &PassphraseArgs, ui: Ui) -> Result<(), Failure> {
-    concordat_node::backup::change_passphrase(&args.config, &args.new_passphrase_file)
+    let earlier = concordat_node::backup::change_passphrase(&args.config, &args.new_passphrase_file)
         .map_err(super::backup::failure)?;
     let file = &args.new_passphrase_file;
-    ui.result(&json!({"config": args.config, "passphrase_file": file}), || file.display().to_string())?;
+    let value = json!({"config": args.config, "passphrase_file": file, "earlier": earlier.word()});
+    ui.result(&value, || file.display().to_string())?;
+    if let Some(note) = earlier.note() {
+        ui.note(note);
+    }
     ui.note("backups made before open with the old passphrase only: make a new one");
     Ok(())
 }
@@ -101,11 +105,11 @@ fn certificate(args: &CertificateArgs, ui: Ui) -> Result<(), Failure> {
     let pin = made.pin.to_string();
     let days = made.term.until.saturating_sub(now) / 86_400;
     ui.result(
-        &json!({"pin": pin, "since": made.term.since, "until": made.term.until, "resumed": made.resumed}),
+        &json!({"pin": pin, "since": made.term.since, "until": made.term.until, "earlier": made.earlier.word()}),
         || format!("{pin}, to be renewed within {days} days"),
     )?;
-    if made.resumed {
-        ui.note("an earlier call was interrupted when the certificate was made: this one has ended it");
+    if let Some(note) = made.earlier.note() {
+        ui.note(note);
     }
     ui.note("users know this custodian by its pin: give them the new one; then make a new backup");
     Ok(())

@@ -218,11 +218,13 @@ async fn sign(args: &SignArgs, ui: Ui) -> Result<(), Failure> {
     ui.note(&format!("words: {}", words(&planned.plan.hash())));
     ui.warn(&risk(&planned));
     accepted(args.accept.as_deref(), ui)?;
-    let plan = recovery.sign(&args.out).map_err(failure)?;
+    let (plan, earlier) = recovery.sign(&args.out).map_err(failure)?;
     let said = words(&plan);
-    ui.result(&json!({"plan": plan, "words": said, "signature": args.out}), || {
-        format!("signed, in {}\nwords: {said}", args.out.display())
-    })?;
+    let value = json!({"plan": plan, "words": said, "signature": args.out, "earlier": earlier.word()});
+    if let Some(note) = earlier.note() {
+        ui.note(note);
+    }
+    ui.result(&value, || format!("signed, in {}\nwords: {said}", args.out.display()))?;
     ui.note("send it to all; `recover keep` takes the signatures of a quorum");
     Ok(())
 }

@@ -13,7 +13,8 @@ use super::message::{Bundle, BundleError};
 use super::pending::{self, Pending};
 use super::proposal::{Proposal, ProposalError};
 use super::status::{CeremonyStatus, MemberStatus, Stage as StageStatus};
-use crate::dir::{CustodianDir, DirError};
+use crate::dir::{CustodianDir, DirError, STATUS};
+use crate::interrupted::Earlier;
 use crate::keys::file::FileError;
 use crate::keys::{self, CustodianKeys, SealError};
 use crate::transport::Certificate;
@@ -123,7 +124,7 @@ struct Signing {
 }
 
 /// See the module's header.
-pub(super) struct Core {
+pub(crate) struct Core {
     dir: Arc<CustodianDir>,
     keys: Arc<CustodianKeys>,
     proposal: Proposal,
@@ -140,6 +141,8 @@ pub(super) struct Core {
     problems: BTreeMap<u16, String>,
     /// What keeps this custodian from going on.
     stopped: Option<String>,
+    /// What became of what an earlier process had done.
+    earlier: Earlier,
 }
 
 impl Core {
@@ -172,6 +175,7 @@ impl Core {
             complete: BTreeSet::new(),
             problems: BTreeMap::new(),
             stopped: None,
+            earlier: Earlier::left_behind(dir.file(STATUS).exists()),
             dir,
             keys,
             proposal,
@@ -182,9 +186,18 @@ impl Core {
             }
             core.complete.insert(own);
             core.stage = Stage::Complete(Box::new(genesis));
+            core.earlier = Earlier::Resumed;
         } else if let Some(last) = core.own_attempts()?.pop() {
             core.runs = last.runs.clone();
             core.sign(last)?;
+            core.earlier = Earlier::Resumed;
+        }
+        match core.earlier {
+            Earlier::None => {}
+            Earlier::RolledBack => tracing::info!(
+                "an earlier process hadn't stored a share of this ceremony: it is held anew, with all others"
+            ),
+            Earlier::Resumed => tracing::info!("the ceremony goes on from the share that is stored"),
         }
         Ok(core)
     }
@@ -342,6 +355,7 @@ impl Core {
             stage: failed.unwrap_or(stage),
             members: members.map(|custodian| (custodian.number, member(custodian))).collect(),
             waiting_on,
+            earlier: self.earlier,
         }
     }
 

@@ -8,11 +8,11 @@
 //! Refuses: a message that the sender's identity key didn't sign for this proposal, sender and receiver.
 
 mod card;
-mod core;
+pub(crate) mod core;
 pub(crate) mod message;
 mod network;
 mod offer;
-mod pending;
+pub(crate) mod pending;
 mod proposal;
 mod session;
 mod status;
@@ -34,22 +34,49 @@ pub use self::words::words;
 
 use crate::config::Config;
 use crate::dir::{CustodianDir, DirError};
+use crate::interrupted::Earlier;
+use crate::keys::file::{self, FileError};
 use crate::keys::{CustodianKeys, KeysError, Passphrase};
 
 /// Makes a new custodian in a directory: `custodian.toml`, `keys.age` and `card.json`. `address` is where the others
-/// will reach it. What is there already stays; an `init` that was interrupted can't be continued, because the
-/// certificate of keys without a card is lost: then move `keys.age` away.
-pub fn init(path: &Path, config: &Config, address: &str) -> Result<Card, DirError> {
+/// will reach it. Whoever has keys keeps them. A card without keys is what an interrupted call left: the certificate's key is gone,
+/// so another one takes its place.
+pub fn init(path: &Path, config: &Config, address: &str) -> Result<(Card, Earlier), DirError> {
     let dir = CustodianDir::open(path)?;
     let passphrase = Passphrase::read(&config.passphrase_file).map_err(KeysError::Seal)?;
+    let (sealed, written) = (dir.file("keys.age"), dir.file("custodian.toml"));
+    if sealed.exists() && dir.file("card.json").exists() {
+        // An earlier call has made them, and only the configuration may be missing.
+        let (keys, card) = (CustodianKeys::open(&sealed, &passphrase)?, dir.card()?);
+        let asked = (&config.name[..], address, keys.public_key());
+        if (card.name(), card.address(), card.identity()) == asked {
+            if !written.exists() {
+                dir.write_config(config)?;
+            }
+            for path in [&sealed, &written] {
+                file::forget(path)?;
+            }
+            return Ok((card, Earlier::Resumed));
+        }
+    }
+    if sealed.exists() {
+        return Err(FileError::Exists { path: sealed }.into());
+    }
+    let path = dir.file("card.json");
+    let earlier = Earlier::left_behind(path.exists() || file::was_interrupted(&path));
     let (keys, made) = CustodianKeys::generate()?;
-    // The card first: a wrong address or name is found before anything is written.
+    // The card first: a wrong address or name is found before anything is written, and without the keys it is worth nothing.
     let card = Card::make(&keys, &config.name, made.der(), address)
-        .map_err(|error| DirError::Card { path: dir.file("card.json"), error })?;
-    keys.write_new(&dir.file("keys.age"), &passphrase)?;
+        .map_err(|error| DirError::Card { path: path.clone(), error })?;
     dir.write_card(&card)?;
-    if !dir.file("custodian.toml").exists() {
+    keys.write_new(&sealed, &passphrase)?;
+    if !written.exists() {
         dir.write_config(config)?;
     }
-    Ok(card)
+    Ok((card, earlier))
+}
+
+/// Removes what the ceremony's attempts have left, once the genesis is written: a process that ended just then couldn't.
+pub(crate) fn clear(dir: &CustodianDir) -> Result<(), CeremonyError> {
+    pending::Pending::clear(dir)
 }

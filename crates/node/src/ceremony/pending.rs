@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::core::CeremonyError;
 use crate::dir::CustodianDir;
 use crate::keys::CustodianKeys;
-use crate::keys::file::{self, FileError};
+use crate::keys::file::FileError;
 
 /// Attempts whose shares are kept. Each needs all custodians to have got that far, so more mean that something else is wrong.
 const KEPT: usize = 32;
@@ -92,15 +92,14 @@ impl Pending {
 
     /// Removes all files, once the share is where it belongs and the genesis is written.
     pub fn clear(dir: &CustodianDir) -> Result<(), CeremonyError> {
-        for path in files(dir)?.into_values() {
-            std::fs::remove_file(&path).map_err(|source| FileError::Io {
-                path,
-                action: "removing",
-                source,
-            })?;
-        }
-        Ok(file::sync_directory(dir.path())?)
+        Ok(dir.erase_left()?)
     }
+}
+
+/// Is this the file of an attempt, or what was left of one that was being written?
+pub(crate) fn is_attempt(name: &str) -> bool {
+    let left = name.strip_prefix('.').and_then(|name| name.strip_suffix(".new"));
+    left.unwrap_or(name).strip_prefix("attempt-").is_some_and(|rest| rest.ends_with(".age"))
 }
 
 /// The x-only key of a share's group as Nostr's type.

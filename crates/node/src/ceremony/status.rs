@@ -6,6 +6,8 @@ use std::fmt;
 use concordat_events::Hash;
 use concordat_threshold::dkg::Progress;
 
+use crate::interrupted::Earlier;
+
 /// A ceremony as one custodian sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CeremonyStatus {
@@ -19,6 +21,8 @@ pub struct CeremonyStatus {
     pub members: BTreeMap<u16, MemberStatus>,
     /// Whose next message is missing.
     pub waiting_on: Vec<u16>,
+    /// What became of what an earlier process of this custodian had done for it.
+    pub earlier: Earlier,
 }
 
 /// What a custodian is doing in a ceremony.
@@ -59,7 +63,7 @@ impl CeremonyStatus {
         };
         serde_json::json!({
             "proposal": self.proposal, "attempt": self.attempt, "stage": self.stage.to_string(),
-            "waiting_on": self.waiting_on, "suspects": suspects,
+            "waiting_on": self.waiting_on, "suspects": suspects, "earlier": self.earlier.word(),
             "members": self.members.iter().map(member).collect::<Vec<_>>(),
         })
     }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use concordat_events::{Admission, SignedGenesis};
 use tokio::task::JoinHandle;
 
+use super::core::Core;
 use super::{CeremonyError, CeremonyLink, Proposal, Session, Stage, init};
 use crate::config::Config;
 use crate::dir::CustodianDir;
+use crate::interrupted::tests::{Mortal, Row, copy};
 use crate::keys::{CustodianKeys, file};
 
 /// Everything that a test changes about a message on its way: sender, receiver, bytes.
@@ -50,12 +52,20 @@ impl Founder {
         !self.temp.path().join("c/genesis.json").exists()
     }
 
-    fn dir(&self) -> Arc<CustodianDir> {
-        Arc::new(CustodianDir::open(&self.temp.path().join("c")).unwrap())
+    pub(crate) fn dir(&self) -> Arc<CustodianDir> {
+        Arc::new(CustodianDir::open(&self.path()).unwrap())
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.temp.path().join("c")
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config::read(&self.path().join("custodian.toml")).unwrap()
     }
 }
 
-fn founders(n: u16) -> (Vec<Founder>, Proposal) {
+pub(crate) fn founders(n: u16) -> (Vec<Founder>, Proposal) {
     let mut founders = Vec::new();
     let mut cards = Vec::new();
     for number in 1..=n {
@@ -64,7 +74,7 @@ fn founders(n: u16) -> (Vec<Founder>, Proposal) {
         file::write_new(&pass, format!("{}\n", hex::encode(rand::random::<[u8; 16]>())).as_bytes()).unwrap();
         let text = format!("name = \"c{number}\"\nlisten = \"127.0.0.1:1\"\npassphrase_file = {pass:?}\n");
         let config = Config::parse(&temp.path().join("c/custodian.toml"), &text).unwrap();
-        cards.push(init(&temp.path().join("c"), &config, &format!("localhost:{}", 7400 + number)).unwrap());
+        cards.push(init(&temp.path().join("c"), &config, &format!("localhost:{}", 7400 + number)).unwrap().0);
         let dir = CustodianDir::open(&temp.path().join("c")).unwrap();
         let keys = Arc::new(dir.keys(&dir.config().unwrap()).unwrap());
         assert_eq!(dir.card().unwrap(), cards[cards.len() - 1]);
@@ -401,4 +411,61 @@ async fn words_of_a_dead_process_come_late() {
     }
     assert!(next.core().alarm().is_none(), "{:?}", next.core().alarm());
     assert_eq!(next.core().status().stage, ours.core().status().stage);
+}
+
+/// Key ceremonies of three in which the first founder's process ends at each of its writes, and begins again.
+pub(crate) fn ended_at_each_write() -> Row {
+    let (founders, proposal) = founders(3);
+    let mut row = Row::new("key ceremony");
+    loop {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |own: u16| temp.path().join(own.to_string());
+        founders.iter().zip(1..).for_each(|(founder, own)| copy(&founder.path(), &path(own)));
+        let start = |own: u16| {
+            let dir = Arc::new(CustodianDir::open(&path(own)).unwrap());
+            let keys = founders[usize::from(own) - 1].keys.clone();
+            Core::new(dir, keys, proposal.clone()).unwrap()
+        };
+        let mut cores: BTreeMap<u16, Core> = (1..=3).map(|own| (own, start(own))).collect();
+        let (mut process, mut again, mut rounds) = (Mortal::new(row.writes), false, 0);
+        while cores.len() < 3 || cores.values().any(|core| core.genesis().is_none()) {
+            rounds += 1;
+            assert!(rounds < 100, "ended at write {}: {:?}", row.writes, cores[&1].status());
+            for (from, to) in (1..=3).flat_map(|from| (1..=3).map(move |to| (from, to))) {
+                let Some(word) = cores.get(&from).map(|core| core.bundle_for(to).unwrap()) else { continue };
+                let Some(core) = cores.get_mut(&to).filter(|_| from != to) else { continue };
+                let _ = match to == 1 && !again {
+                    true => process.runs(|| core.take(from, &word)),
+                    false => core.take(from, &word),
+                };
+                if process.dead && !again {
+                    // The others talk on before it is there again.
+                    cores.remove(&1);
+                }
+            }
+            if process.dead && !again && rounds % 2 == 0 {
+                again = true;
+                let core = start(1);
+                row.count(core.status().earlier);
+                cores.insert(1, core);
+            }
+        }
+        drop(cores);
+        let mut genesis = None;
+        for (founder, own) in founders.iter().zip(1..) {
+            let dir = CustodianDir::open(&path(own)).unwrap();
+            let written = dir.genesis().unwrap().unwrap();
+            let share = dir.share(&founder.keys).unwrap().unwrap();
+            assert_eq!(share.group_key().to_bytes(), written.genesis.group_key.to_bytes());
+            assert_eq!(genesis.get_or_insert(written.genesis.clone()), &written.genesis, "one key");
+            // The next start clears away what the last one couldn't.
+            super::clear(&dir).unwrap();
+            let left = std::fs::read_dir(path(own)).unwrap().map(|entry| entry.unwrap().file_name());
+            let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("attempt-")).collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+        if !process.dead {
+            return row;
+        }
+    }
 }

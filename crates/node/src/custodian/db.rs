@@ -8,6 +8,7 @@ use concordat_store::{Entry, Order, Store, StoreError, WriteBatch};
 
 use super::life::RunError;
 use crate::config::{Config, Engine};
+use crate::interrupted::step;
 
 /// One store for everything that a custodian keeps: one flush covers the safety record, the state and the log. A type of its
 /// own, so that tasks that hold it have no lifetime to name. Copies share the store.
@@ -47,10 +48,16 @@ impl Store for Db {
     }
 
     fn apply(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        step().map_err(|error| ended(error, "writing"))?;
         self.0.apply(batch)
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        step().map_err(|error| ended(error, "flushing"))?;
         self.0.flush()
     }
+}
+
+fn ended(error: std::io::Error, action: &'static str) -> StoreError {
+    StoreError::Engine { engine: "store", action, source: Box::new(error) }
 }

@@ -93,7 +93,11 @@ pub(crate) async fn found(config: &Path, life: &mpsc::UnboundedSender<Life>) -> 
     };
     let addresses = proposal.as_ref().map(|proposal| proposal.addresses.clone()).unwrap_or_default();
     match &genesis {
-        Some(genesis) => dir.bind(genesis.genesis.ceremony)?,
+        Some(genesis) => {
+            dir.bind(genesis.genesis.ceremony)?;
+            // Shares of attempts: a process that ended when it had written the genesis couldn't clear them away.
+            crate::ceremony::clear(&dir)?;
+        }
         None => {
             let proposal = proposal.as_ref().ok_or_else(none_proposed)?;
             let id = proposal.id().map_err(|error| RunError::Incomplete(error.to_string()))?;

@@ -101,7 +101,7 @@ impl Cluster {
                  passphrase_file = {pass:?}\n[storage]\nengine = \"{engine}\"\n"
             );
             let config = Config::parse(&root.join("custodian.toml"), &text).unwrap();
-            cards.push(init(&root, &config, &format!("127.0.0.1:{port}")).unwrap());
+            cards.push(init(&root, &config, &format!("127.0.0.1:{port}")).unwrap().0);
         }
         let wall = super::Clock::start().now().wall_ms;
         let relays = vec![relay.url().to_owned()];

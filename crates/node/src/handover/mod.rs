@@ -12,7 +12,7 @@ mod message;
 mod session;
 mod side;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -109,13 +109,8 @@ impl Accepted {
 
     /// Takes it back.
     pub fn withdraw(dir: &std::path::Path) -> Result<(), DirError> {
-        let path = dir.join(ACCEPTED);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(file::FileError::Io { path, action: "removing", source }.into())
-            }
-            _ => Ok(file::sync_directory(dir)?),
-        }
+        file::remove(&dir.join(ACCEPTED))?;
+        Ok(file::sync_directory(dir)?)
     }
 }
 

@@ -13,6 +13,7 @@ use super::message::{Attempt, Word};
 use crate::ceremony::message::BundleError;
 use crate::ceremony::{CeremonyStatus, MemberStatus, Stage as StageStatus};
 use crate::dir::{CustodianDir, DirError};
+use crate::interrupted::Earlier;
 use crate::keys::{self, CustodianKeys};
 
 /// Attempts that one process takes part in. Each needs a restart, a silence or a fault; who leads can't make the others try for ever.
@@ -134,6 +135,8 @@ pub(super) struct Side {
     problems: BTreeMap<u16, String>,
     /// What keeps this custodian from going on.
     stopped: Option<String>,
+    /// What became of what an earlier process had done.
+    earlier: Earlier,
 }
 
 impl Side {
@@ -144,6 +147,13 @@ impl Side {
         share: Option<KeyShare>,
     ) -> Self {
         let own = change.own;
+        // The share of an attempt counts when the group has certified it, and is the one in force then.
+        let beside = dir.has_shares_beside(share.is_some()).unwrap_or_default();
+        if beside {
+            tracing::info!(
+                "shares of earlier attempts are here: they count for nothing, and a new attempt begins"
+            );
+        }
         Side {
             runs: BTreeMap::from([(own, Hash::from_bytes(rand::random()))]),
             deals: share.iter().map(|_| own).collect(),
@@ -159,6 +169,7 @@ impl Side {
             lead: Lead::default(),
             problems: BTreeMap::new(),
             stopped: None,
+            earlier: Earlier::left_behind(beside),
         }
     }
 
@@ -483,6 +494,7 @@ impl Side {
             },
             members: everybody.map(|one| (one.number, member(one.number, &one.name))).collect(),
             waiting_on,
+            earlier: self.earlier,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::side::{Change, HandoverError, Side};
 use crate::ceremony::Stage;
 use crate::ceremony::tests::{Founder, founded};
 use crate::dir::CustodianDir;
+use crate::interrupted::tests::{Mortal, Row, copy};
 use crate::keys::CustodianKeys;
 
 /// A custodian's disk.
@@ -273,4 +274,60 @@ async fn shares_before_the_one_in_force_are_erased_and_no_other() {
     assert!(disk.dir.share(&disk.keys).unwrap().is_none() && path.exists());
     assert_eq!(disk.dir.erase_shares_but(None).unwrap(), 1);
     assert!(!disk.dir.has_shares().unwrap());
+}
+
+/// Changes in which one custodian's process ends at each of its writes, and begins again. The old shares stay as they are, so that
+/// each can begin from them.
+pub(crate) async fn ended_at_each_write(operation: &'static str, next: &[u16], who: u16) -> Row {
+    let mut town = Town::new(next, 1).await;
+    let mut row = Row::new(operation);
+    loop {
+        let everybody: Vec<u16> = town.disks.keys().copied().collect();
+        everybody.iter().for_each(|number| town.start(*number));
+        let (mut process, mut again, mut rounds) = (Mortal::new(row.writes), false, 0);
+        let activation = loop {
+            if let Some(activation) = town.sides.values().find_map(Side::activation) {
+                break activation;
+            }
+            rounds += 1;
+            assert!(rounds < 600, "{operation}, ended at write {}", row.writes);
+            town.now += 100;
+            for (from, to) in everybody.iter().flat_map(|from| everybody.iter().map(move |to| (from, to))) {
+                let mortal = *to == who && !again;
+                if from == to || mortal && process.dead || *from == who && process.dead && !again {
+                    continue;
+                }
+                let word = town.sides[from].word_for(*to);
+                let (now, side) = (town.now, town.sides.get_mut(to).unwrap());
+                let mut work = || side.take(*from, &word).and_then(|_| side.tick(now));
+                let _ = if mortal { process.runs(work) } else { work() };
+            }
+            if process.dead && !again {
+                again = true;
+                town.start(who);
+                row.count(town.sides[&who].status().earlier);
+            }
+        };
+        town.check(&activation);
+        // As the first head under the new roster does, in a copy.
+        let temp = tempfile::tempdir().unwrap();
+        let holder = if town.new.get(who).is_some() { who } else { 1 };
+        copy(town.disks[&holder].dir.path(), &temp.path().join("c"));
+        let dir = CustodianDir::open(&temp.path().join("c")).unwrap();
+        dir.erase_shares_but(Some(activation.transcript)).unwrap();
+        let names = |path: &std::path::Path| -> Vec<String> {
+            let all = std::fs::read_dir(path).unwrap();
+            all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let shares = names(dir.path()).into_iter().filter(|name| name.contains("share")).count();
+        assert_eq!(shares, 1, "{operation}: {:?}", names(dir.path()));
+        if !process.dead {
+            return row;
+        }
+        for disk in town.disks.values() {
+            for name in names(disk.dir.path()).iter().filter(|name| name.contains("share-")) {
+                std::fs::remove_file(disk.dir.file(name)).unwrap();
+            }
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::interrupted::step;
+
 /// Largest file read here: a proposal of 64 custodians with their certificates is below 200 kB.
 pub const FILE_BYTES: u64 = 1 << 20;
 
@@ -81,8 +83,8 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     }
     let temporary = write_temporary(path, bytes)?;
     // A link fails if the name is taken, a rename would replace what is there.
-    let linked = fs::hard_link(&temporary, path);
-    let removed = fs::remove_file(&temporary);
+    let linked = step().and_then(|()| fs::hard_link(&temporary, path));
+    let removed = step().and_then(|()| fs::remove_file(&temporary));
     match linked {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(FileError::Exists { path: path.to_owned() });
@@ -96,17 +98,48 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// Writes a file in place of the one that may be there: a reader sees the old one or the new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let temporary = write_temporary(path, bytes)?;
-    fs::rename(&temporary, path).map_err(FileError::io(path, "renaming the new file"))?;
+    step()
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(FileError::io(path, "renaming the new file"))?;
     finish(path, bytes)
 }
 
-/// Overwrites a file with zeros, flushes it and removes it. The directory isn't synced.
+/// Overwrites a file with zeros, flushes it and removes it. The directory isn't synced. A name of a file that has another one too is
+/// only removed: that is what [`write_new`] leaves when it is interrupted, and the other name may be in use.
 pub fn erase(path: &Path) -> Result<(), FileError> {
-    let length = fs::metadata(path).map_err(FileError::io(path, "reading the size"))?.len();
+    let meta = fs::metadata(path).map_err(FileError::io(path, "reading the size"))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if meta.nlink() > 1 {
+            return remove(path);
+        }
+    }
+    let length = meta.len();
     let mut file = File::options().write(true).open(path).map_err(FileError::io(path, "opening"))?;
-    io::copy(&mut io::repeat(0).take(length), &mut file).map_err(FileError::io(path, "overwriting"))?;
-    file.sync_all().map_err(FileError::io(path, "flushing"))?;
-    fs::remove_file(path).map_err(FileError::io(path, "removing"))
+    step()
+        .and_then(|()| io::copy(&mut io::repeat(0).take(length), &mut file))
+        .map_err(FileError::io(path, "overwriting"))?;
+    step().and_then(|()| file.sync_all()).map_err(FileError::io(path, "flushing"))?;
+    step().and_then(|()| fs::remove_file(path)).map_err(FileError::io(path, "removing"))
+}
+
+/// Removes a file that may be there. The directory isn't synced.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    match step().and_then(|()| fs::remove_file(path)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::io(path, "removing")(source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Is there what a call left behind that was interrupted while it wrote this file?
+pub fn was_interrupted(path: &Path) -> bool {
+    temporary_of(path).exists()
 }
 
 /// Reads a file, at most [`FILE_BYTES`] of it.
@@ -152,7 +185,8 @@ pub fn check_private(path: &Path) -> Result<(), FileError> {
 /// Makes the names in a directory durable: syncing a file doesn't sync the entry that names it.
 pub fn sync_directory(directory: &Path) -> Result<(), FileError> {
     #[cfg(unix)]
-    File::open(directory)
+    step()
+        .and_then(|()| File::open(directory))
         .and_then(|file| file.sync_all())
         .map_err(FileError::io(directory, "flushing the directory"))?;
     #[cfg(not(unix))]
@@ -165,18 +199,22 @@ pub fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
+/// Removes what a call left behind that was interrupted while it wrote this file.
+pub fn forget(path: &Path) -> Result<(), FileError> {
+    remove(&temporary_of(path))
+}
+
+fn temporary_of(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
-    let temporary = directory_of(path).join(name);
+    directory_of(path).join(name)
+}
+
+fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
+    let temporary = temporary_of(path);
     // One left by a crash holds nothing that anybody was told about.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(FileError::io(&temporary, "removing an old temporary file")(error));
-        }
-        _ => {}
-    }
+    remove(&temporary)?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -184,8 +222,16 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
-    let mut file = options.open(&temporary).map_err(FileError::io(&temporary, "creating"))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let made = step().and_then(|()| options.open(&temporary));
+    let mut file = made.map_err(FileError::io(&temporary, "creating"))?;
+    // In two halves, so that there is a middle to be interrupted in.
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    let written = step()
+        .and_then(|()| file.write_all(first))
+        .and_then(|()| step())
+        .and_then(|()| file.write_all(rest))
+        .and_then(|()| step())
+        .and_then(|()| file.sync_all());
     written.map_err(FileError::io(&temporary, "writing"))?;
     Ok(temporary)
 }

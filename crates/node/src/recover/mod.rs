@@ -25,7 +25,9 @@ use self::file::{ReportFile, SignatureFile};
 use crate::custodian::RunError;
 use crate::custodian::db::Db;
 use crate::custodian::offline::Offline;
+use crate::interrupted::Earlier;
 use crate::keys::FileError;
+use crate::keys::file::{forget, was_interrupted};
 use crate::relay::{LinkOptions, NostrLink, RelayLink};
 
 pub use self::file::RECOVER_BYTES;
@@ -348,24 +350,34 @@ impl Recovery {
         Ok(Planned { plan, shown, unasked })
     }
 
-    /// Signs the plan and writes the signature into a new file. What was signed for this epoch before is signed again.
+    /// Signs the plan and writes the signature into a new file. What was signed for this epoch before is signed again; a file that
+    /// holds just this is what an earlier call has written.
     ///
     /// # Errors
     /// See [`RecoverFailure`].
-    pub fn sign(&self, out: &Path) -> Result<Hash, RecoverFailure> {
+    pub fn sign(&self, out: &Path) -> Result<(Hash, Earlier), RecoverFailure> {
         let (own, reports, replay) = (&self.own, self.messages(), self.replay()?);
         let judge = |vote: &Vote, hashes: &[Hash]| replay.rebuilds(vote, hashes);
         let plan = recover::plan(&own.context, &reports, judge)?;
+        let earlier = Earlier::left_behind(was_interrupted(out));
         // Before the signature: whoever counts on it finds the batches here.
         replay.keep_batches(&plan).map_err(RecoverError::from)?;
         let signature = recover::sign(&own.db, &own.context, own.keys.keypair(), own.me, &reports, judge)?;
+        // Only now, when the own record holds it.
+        if let Ok(file) = SignatureFile::read(out) {
+            let there = self.check(out, file.cluster, file.since, file.signature)?;
+            if there.sender == own.me && recover::signed_hash(&there) == Some(plan.hash()) {
+                forget(out)?;
+                return Ok((plan.hash(), Earlier::Resumed));
+            }
+        }
         let file = SignatureFile {
             cluster: own.context.cluster,
             since: own.context.office.since,
             signature: signature.envelope().clone(),
         };
         file.write(out)?;
-        Ok(plan.hash())
+        Ok((plan.hash(), earlier))
     }
 
     /// Puts the signatures of at least q custodians where the next start finds them.
