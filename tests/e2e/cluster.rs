@@ -23,11 +23,11 @@ async fn what_a_cluster_lives_through() {
     both_doors(&town).await;
     crate::secrets::stay_where_they_are_used(&town).await;
     rubbish(&town).await;
+    liar::is_named(&town).await;
     renewed_certificate(&town).await;
     each_killed(&mut town).await;
     half_dead(&mut town).await;
     second_process(&town).await;
-    liar::is_named(&town).await;
     let verified = town.run(&["verify"]).await;
     assert_eq!(verified.status, 0, "{verified}");
     let Town { home, layout, cluster, .. } = town;
