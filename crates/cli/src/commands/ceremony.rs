@@ -367,8 +367,12 @@ mod tests {
         let args =
             JoinArgs { config: dir.join("custodian.toml"), address: format!("{name}.example.org:7400") };
         join(&args, ui()).unwrap();
-        // A key is never overwritten.
-        assert_eq!(join(&args, ui()).unwrap_err().exit, Exit::NotReady);
+        // A key is never overwritten: the same call finds its own, another one is refused.
+        let made = ["keys.age", "card.json"].map(|file| std::fs::read(dir.join(file)).unwrap());
+        join(&args, ui()).unwrap();
+        let other = JoinArgs { config: args.config, address: "elsewhere.example.org:7400".into() };
+        assert_eq!(join(&other, ui()).unwrap_err().exit, Exit::NotReady);
+        assert_eq!(made, ["keys.age", "card.json"].map(|file| std::fs::read(dir.join(file)).unwrap()));
         dir
     }
 
