@@ -88,7 +88,10 @@ impl Refusal {
     }
 
     /// The code as the log's type.
-    #[expect(clippy::expect_used, reason = "codes are constants, and a test reads each of them")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a constant, which a test reads, or a definition's, which was checked when it was admitted"
+    )]
     pub fn reason(&self) -> Reason {
         Reason::new(self.code()).expect("a code of the allowed form")
     }
@@ -98,6 +101,9 @@ impl Refusal {
         Outcome::Rejected(self.reason())
     }
 }
+
+// A definition's own codes are `machine.` and up to so many of `a-z`, `0-9` and `_`: a head takes 64 of these and the dot.
+const _: () = assert!("machine.".len() + concordat_machine::limits::REFUSAL_BYTES <= 64);
 
 impl From<concordat_machine::Rejection> for Refusal {
     fn from(rejection: concordat_machine::Rejection) -> Self {
